@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One libcurl handle: POST and GET over HTTP/1.1 with deadlines, cancellation and streaming.
+ *
+ * Threads: a struct http belongs to one thread; only http_cancel() may be called from others.
+ * curl_global_init() must have run before (http_global_init, once, before the first thread).
+ */
+#ifndef POPLIN_HTTP_HTTP_H
+#define POPLIN_HTTP_HTTP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "poplin/base/buf.h"
+#include "poplin/base/err.h"
+#include "poplin/base/mem.h"
+
+struct http;
+
+int http_global_init(struct err *err);
+
+int http_new(struct http **ret, struct err *err);
+void http_free(struct http *h);
+DEFINE_AUTO(struct http *, http_free)
+
+/* Makes the running request, and all later ones until http_rearm(), fail with -ECANCELED. Any thread. */
+void http_cancel(struct http *h);
+void http_rearm(struct http *h);
+
+struct http_request {
+	const char *url;
+	const char *body;	    /* POST as application/json; NULL: GET */
+	const char *const *headers; /* "Name: value", NULL-terminated; may be NULL */
+	int64_t timeout_ms;	    /* for the whole exchange; 0: none (streams) */
+	int64_t idle_timeout_ms;    /* -ETIMEDOUT when nothing arrives for so long; 0: none */
+	size_t body_max;	    /* -EFBIG when the answer is longer; 0: 64 MiB */
+	/*
+	 * Streaming: called with each piece of a 2xx answer as it comes; a negative return ends the
+	 * request and is returned. NULL: the answer is collected.
+	 */
+	int (*on_data)(const char *data, size_t len, void *arg, struct err *err);
+	void *arg;
+};
+
+struct http_response {
+	long status; /* 0 while none came */
+	struct buf body; /* collected answer; when streaming: the body of a non-2xx answer */
+};
+
+/*
+ * Runs the request to its end. Returns 0 when an HTTP answer came, whatever its status; or
+ * -ECANCELED, -ETIMEDOUT, -ECONNREFUSED, -ECONNRESET (cut off), -EHOSTUNREACH (no such host or no
+ * way), -EPROTO (TLS, not HTTP), -EFBIG, -ENOMEM. ret->body is reset first and owned by the caller.
+ */
+int http_perform(struct http *h, const struct http_request *req, struct http_response *ret,
+		 struct err *err);
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * rtnetlink over libnl: a socket, single requests, dumps, and batches of requests whose
+ * acknowledgements are matched by sequence number.
+ *
+ * Threads: libnl's sockets are not thread-safe; each thread opens its own.
+ */
+#ifndef POPLIN_NL_NL_H
+#define POPLIN_NL_NL_H
+
+#include <linux/rtnetlink.h>
+#include <netlink/msg.h>
+#include <netlink/netlink.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "poplin/base/err.h"
+#include "poplin/base/mem.h"
+
+struct nl;
+
+/*
+ * Opens an rtnetlink socket in the calling thread's network namespace, with extended and capped
+ * acknowledgements, strict dump filters and large buffers.
+ */
+int nl_open(struct nl **ret, struct err *err);
+void nl_close(struct nl *nl);
+DEFINE_AUTO(struct nl *, nl_close)
+uint32_t nl_port(const struct nl *nl); /* nlmsg_pid of notifications that this socket caused */
+
+DEFINE_AUTO(struct nl_msg *, nlmsg_free)
+
+/*
+ * Sends one request with NLM_F_ACK and waits for its acknowledgement (5 s at the most). Does not
+ * take msg. Returns 0 or the kernel's negative errno, with its extended text where it gave one.
+ */
+int nl_request(struct nl *nl, struct nl_msg *msg, struct err *err);
+/* As nl_request(), for a request that is answered by one message: fn is called with it. */
+typedef int nl_message_fn(const struct nlmsghdr *msg, void *arg);
+int nl_get(struct nl *nl, struct nl_msg *msg, nl_message_fn *fn, void *arg, struct err *err);
+/*
+ * Sends a dump request and calls fn for each answer. A dump that the kernel interrupted
+ * (NLM_F_DUMP_INTR) is discarded and begun again, with `restart` called first so that the caller can
+ * forget what it saw; -EINTR after 10 tries. A negative return of fn ends the dump and is returned.
+ */
+int nl_dump(struct nl *nl, struct nl_msg *msg, nl_message_fn *fn, void (*restart)(void *arg),
+	    void *arg, struct err *err);
+
+/* -- batches ---------------------------------------------------------------- */
+
+struct nl_batch;
+
+/*
+ * Called once per message by nl_batch_send(): result 0 or the kernel's negative errno; text is its
+ * extended text or "".
+ */
+typedef void nl_result_fn(size_t tag, int result, const char *text, void *arg);
+
+int nl_batch_new(struct nl_batch **ret, struct err *err);
+void nl_batch_free(struct nl_batch *b);
+DEFINE_AUTO(struct nl_batch *, nl_batch_free)
+/* Copies msg to the end of the batch; tag comes back with its result. -ENOMEM. Takes nothing. */
+int nl_batch_add(struct nl_batch *b, const struct nl_msg *msg, size_t tag);
+size_t nl_batch_count(const struct nl_batch *b);
+/*
+ * Sends everything, in order, with as few system calls as the socket's buffers allow, reports every
+ * message's result exactly once, and empties the batch. A message whose result could not be learned
+ * (overrun, timeout) reports -ENOBUFS or -ETIMEDOUT. Returns 0, or a negative errno when
+ * the socket itself failed (every message not yet reported then carries that error).
+ */
+int nl_batch_send(struct nl *nl, struct nl_batch *b, nl_result_fn *fn, void *arg, struct err *err);
+
+/* -- notifications ---------------------------------------------------------- */
+
+struct nl_monitor;
+
+/* Subscribes to the RTNLGRP_* groups (a list that ends with 0). */
+int nl_monitor_open(struct nl_monitor **ret, const unsigned *groups, struct err *err);
+void nl_monitor_close(struct nl_monitor *m);
+DEFINE_AUTO(struct nl_monitor *, nl_monitor_close)
+int nl_monitor_fd(const struct nl_monitor *m); /* non-blocking, to poll for POLLIN */
+/* Reads all that waits. Returns 0; -ENOBUFS: notifications were lost, compare in full. */
+int nl_monitor_read(struct nl_monitor *m, nl_message_fn *fn, void *arg, struct err *err);
+
+#endif
