@@ -18,22 +18,18 @@ struct bridge {
 /*
  * Makes the bridge what it should be, or creates it: fixed MAC derived from the subnet, so that it
  * does not follow the lowest port and break flows; MTU; the gateway address (first host of the
- * subnet), other addresses of `previous` (a subnet held before; may be NULL) removed; up; ip_forward
- * on. Only what differs is touched. *ret_changed (may be NULL) says whether anything was. Returns the
- * bridge's index, or a negative errno; -EEXIST: a link of that name is not a bridge.
+ * subnet), other addresses of `previous` (a subnet held before; may be NULL) removed; up;
+ * ip_forward on. Only what differs is touched. *ret_changed (may be NULL) says whether anything
+ * was. Returns the bridge's index, or a negative errno; -EEXIST: a link of that name is not a
+ * bridge.
  */
 int bridge_ensure(struct nl *nl, const struct bridge *b, const struct prefix *previous,
 		  bool *ret_changed, struct err *err);
 /* 02:70 (locally administered, "p"), then the first four bytes that differ between subnets. */
 void bridge_mac(const struct prefix *subnet, uint8_t ret[static 6]);
-/* Removes the ports that are ours (host ends of pods' veths), then the bridge. No bridge is fine. */
+/* Removes the ports that are ours (POD_LINK_PREFIX of model/pod.h), then the bridge. No bridge is
+ * fine. */
 int bridge_remove(struct nl *nl, const char *name, struct err *err);
-
-/* Name of the host end of a pod's veth: "pop" and 12 digits derived from the attachment. */
-#define POD_LINK_PREFIX "pop"
-void pod_link_name(const char *container, const char *interface, char ret[static 16]);
-/* MAC of a pod's end: 02:70 and the address, so that a reused address meets no stale ARP entry. */
-void pod_mac(const struct addr *address, uint8_t ret[static 6]);
 
 int sysctl_write(const char *path, const char *value, struct err *err); /* below /proc/sys/ */
 

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Names that follow from a pod's attachment or address alone. Threads: any. */
+#ifndef POPLIN_MODEL_POD_H
+#define POPLIN_MODEL_POD_H
+
+#include <stdint.h>
+
+#include "poplin/model/prefix.h"
+
+/* Name of the host end of a pod's veth: the prefix and 12 digits derived from the attachment. */
+#define POD_LINK_PREFIX "pop"
+void pod_link_name(const char *container, const char *interface, char ret[static 16]);
+/* MAC of a pod's end: 02:70 and the address, so that a reused address meets no stale ARP entry. */
+void pod_mac(const struct addr *address, uint8_t ret[static 6]);
+
+#endif
