@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "poplin/base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fts.h>
+#include <limits.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "poplin/base/mem.h"
+
+#define COPY_MAX ((size_t)256 * 1024 * 1024)
+
+static int read_all(int fd, size_t max, struct buf *ret)
+{
+	char chunk[8192];
+	ssize_t n;
+
+	for (;;) {
+		n = read(fd, chunk, sizeof(chunk));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return 0;
+		if ((size_t)n > max - ret->len)
+			return -EFBIG;
+		if (buf_add(ret, chunk, (size_t)n) < 0)
+			return -ENOMEM;
+	}
+}
+
+int file_read(const char *path, size_t max, struct buf *ret, struct err *err)
+{
+	/* Not blocking: a FIFO that somebody put there must not hold us up. */
+	auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	struct stat st;
+	int r;
+
+	buf_reset(ret);
+	if (fd < 0)
+		return err_errno(err, -errno, "%s: open", path);
+	if (fstat(fd, &st) < 0)
+		return err_errno(err, -errno, "%s: stat", path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, -EINVAL, "%s: not a regular file", path);
+	r = read_all(fd, max, ret);
+	if (r == -EFBIG)
+		return err_set(err, r, "%s: larger than %zu bytes", path, max);
+	return r < 0 ? err_errno(err, r, "%s: read", path) : 0;
+}
+
+/* The folder of path, "." for a bare name. -ENAMETOOLONG. */
+static int parent_of(const char *path, char ret[static PATH_MAX])
+{
+	const char *slash = strrchr(path, '/');
+	size_t len = slash ? (size_t)(slash - path) : 0;
+
+	if (len >= PATH_MAX)
+		return -ENAMETOOLONG;
+	if (len > 0) {
+		memcpy(ret, path, len);
+		ret[len] = '\0';
+	} else {
+		strlcpy(ret, slash ? "/" : ".", PATH_MAX);
+	}
+	return 0;
+}
+
+static int write_all(int fd, const char *data, size_t len)
+{
+	while (len) {
+		ssize_t n = write(fd, data, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		data += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int sync_folder(const char *path)
+{
+	auto_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 || fsync(fd) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Steps of an atomic write after the temporary file is open; *step says which one failed. */
+static int write_steps(int fd, const char *temporary, const char *path, const char *folder,
+		       mode_t mode, const void *data, size_t len, const char **step)
+{
+	int r;
+
+	*step = "write";
+	r = write_all(fd, data, len);
+	if (r < 0)
+		return r;
+	*step = "chmod";
+	if (fchmod(fd, mode) < 0)
+		return -errno;
+	*step = "fsync";
+	if (fsync(fd) < 0)
+		return -errno;
+	*step = "rename into place";
+	if (rename(temporary, path) < 0)
+		return -errno;
+	*step = "fsync of the folder";
+	return sync_folder(folder);
+}
+
+int file_write_atomic(const char *path, mode_t mode, const void *data, size_t len, struct err *err)
+{
+	char folder[PATH_MAX], temporary[PATH_MAX];
+	const char *base = strrchr(path, '/');
+	auto_close int fd = -1;
+	const char *step;
+	int r, n;
+
+	r = parent_of(path, folder);
+	if (r < 0)
+		return err_errno(err, r, "%s", path);
+	n = snprintf(temporary, sizeof(temporary), "%s/.%s.XXXXXX.tmp", folder,
+		     base ? base + 1 : path);
+	if (n < 0 || (size_t)n >= sizeof(temporary))
+		return err_errno(err, -ENAMETOOLONG, "%s", path);
+	fd = mkostemps(temporary, 4, O_CLOEXEC);
+	if (fd < 0)
+		return err_errno(err, -errno, "%s: create a temporary file beside it", path);
+	r = write_steps(fd, temporary, path, folder, mode, data, len, &step);
+	if (r < 0) {
+		(void)unlink(temporary);
+		return err_errno(err, r, "%s: %s", path, step);
+	}
+	return 0;
+}
+
+int file_copy_atomic(const char *from, const char *to, mode_t mode, struct err *err)
+{
+	auto_buf struct buf data = BUF_INIT;
+	int r = file_read(from, COPY_MAX, &data, err);
+
+	return r < 0 ? r : file_write_atomic(to, mode, data.data, data.len, err);
+}
+
+bool file_matches(const char *path, mode_t mode, const void *data, size_t len)
+{
+	auto_buf struct buf now = BUF_INIT;
+	struct stat st;
+
+	if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode) || (st.st_mode & 07777) != mode)
+		return false;
+	if ((uint64_t)st.st_size != len || file_read(path, len, &now, NULL) < 0)
+		return false;
+	return now.len == len && (len == 0 || memcmp(now.data, data, len) == 0);
+}
+
+bool file_same(const char *a, const char *b, mode_t mode)
+{
+	auto_buf struct buf data = BUF_INIT;
+
+	if (file_read(a, COPY_MAX, &data, NULL) < 0)
+		return false;
+	return file_matches(b, mode, data.data, data.len);
+}
+
+int file_make_dirs(const char *path, struct err *err)
+{
+	char part[PATH_MAX];
+	struct stat st;
+	char *slash;
+
+	if (strlcpy(part, path, sizeof(part)) >= sizeof(part))
+		return err_errno(err, -ENAMETOOLONG, "%s", path);
+	for (slash = part; *slash;) {
+		char saved;
+
+		slash += strspn(slash, "/");
+		slash += strcspn(slash, "/");
+		saved = *slash;
+		*slash = '\0';
+		if (mkdir(part, 0755) < 0 && errno != EEXIST)
+			return err_errno(err, -errno, "%s: make folder", part);
+		*slash = saved;
+	}
+	if (stat(path, &st) < 0)
+		return err_errno(err, -errno, "%s: stat", path);
+	return S_ISDIR(st.st_mode) ? 0 : err_errno(err, -ENOTDIR, "%s", path);
+}
+
+int file_make_parent(const char *path, struct err *err)
+{
+	char folder[PATH_MAX];
+	int r = parent_of(path, folder);
+
+	return r < 0 ? err_errno(err, r, "%s", path) : file_make_dirs(folder, err);
+}
+
+int file_remove(const char *path, struct err *err)
+{
+	if (unlink(path) < 0 && errno != ENOENT)
+		return err_errno(err, -errno, "%s: remove", path);
+	return 0;
+}
+
+DEFINE_AUTO(FTS *, fts_close)
+
+int file_remove_tree(const char *path, struct err *err)
+{
+	auto_free char *root = strdup(path);
+	char *const roots[] = { root, NULL };
+	auto_(fts_close) FTS *fts = NULL;
+	FTSENT *entry;
+
+	if (!root)
+		return err_errno(err, -ENOMEM, "%s: remove", path);
+	fts = fts_open(roots, FTS_PHYSICAL | FTS_XDEV | FTS_NOCHDIR, NULL);
+	if (!fts)
+		return err_errno(err, -errno, "%s: walk", path);
+	while (errno = 0, (entry = fts_read(fts))) {
+		int flags = entry->fts_info == FTS_DP ? AT_REMOVEDIR : 0;
+
+		if (entry->fts_info == FTS_D)
+			continue;
+		if (entry->fts_info == FTS_NS && entry->fts_errno == ENOENT)
+			continue;
+		if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR ||
+		    entry->fts_info == FTS_NS)
+			return err_errno(err, -entry->fts_errno, "%s: read", entry->fts_path);
+		if (unlinkat(AT_FDCWD, entry->fts_accpath, flags) < 0 && errno != ENOENT)
+			return err_errno(err, -errno, "%s: remove", entry->fts_path);
+	}
+	return errno ? err_errno(err, -errno, "%s: walk", path) : 0;
+}
