@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The agent's settings: one table of name, type, range, default, whether a reload can change it,
+ * and a line of help. The environment, the configuration file, --help, --check-config and the
+ * manual page (poplin.conf(5)) all follow it.
+ *
+ * A setting comes from the environment, else from the file, else it has its default; an empty value
+ * means the default. Wrong values are told by name, value, origin and what is allowed. Names of the
+ * file that are no settings are not an error (an EnvironmentFile may feed others too), but
+ * each gets a warning, with the nearest name that there is.
+ *
+ * Threads: a struct settings belongs to one thread while it is loaded; afterwards it is only read.
+ */
+#ifndef POPLIN_AGENT_SETTINGS_H
+#define POPLIN_AGENT_SETTINGS_H
+
+#include <net/if.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "poplin/base/err.h"
+#include "poplin/base/log.h"
+#include "poplin/model/defaults.h"
+#include "poplin/model/network.h"
+#include "poplin/model/prefix.h"
+#include "poplin/model/record.h"
+
+/* Sizes of members, with the NUL. */
+#define SETTING_LIST_MAX     1024
+#define SETTING_PATH_MAX     256
+#define SETTING_CNI_NAME_MAX 128
+#define SETTING_LISTEN_MAX   64
+
+/*
+ * X(id, type, member, default, min, max, reloadable, help)
+ * Each type has a row in settings.c's table of types. min and max bound a UINT's value and a text's
+ * length; other types have limits of their own (0, 0).
+ */
+#define SETTING_TABLE(X)                                                                           \
+	X(ETCD_HOST, ENDPOINTS, etcd_host, "127.0.0.1:2379", 1, 1023, true,                        \
+	  "etcd: host, host:port or http(s) URL; several separated by commas")                     \
+	X(ETCD_PREFIX, KEY, etcd_prefix, "/poplin/nodes", 1, 255, false,                           \
+	  "etcd key below which each node has its record")                                         \
+	X(ETCD_COUNTER_KEY, KEY, etcd_counter_key, "/poplin/counter", 1, 255, false,               \
+	  "etcd key that hands out the tickets for subnets")                                       \
+	X(IP_SUBNET, SUBNET, pods, "10.2.0.0/16", 0, 0, false, "the cluster's pod network")        \
+	X(IP_SUBNET_MARGIN, UINT, ip_subnet_margin, "8", 1, 24, false,                             \
+	  "bits added to IP_SUBNET's length for a node's subnet: 8 makes 256 of /24 from a /16")   \
+	X(NODE_NAME, NODE_NAME, node_name, "", 1, 253, false,                                      \
+	  "name of this node, unique in the cluster (default: the host name)")                     \
+	X(NODE_ADDRESS, ADDRESS, node_address, "", 0, 0, false,                                    \
+	  "address that the other nodes send to (default: that of the interface)")                 \
+	X(NODE_INTERFACE, IFNAME, node_interface, "", 1, 15, false,                                \
+	  "interface to the other nodes (default: that of the default route)")                     \
+	X(LEASE_TTL, UINT, lease_ttl_s, "120", 5, 86400, true,                                     \
+	  "seconds after which a silent node's subnet is free for others")                         \
+	X(BRIDGE_NAME, IFNAME, bridge_name, "poplin0", 1, 15, false, "bridge of this node's pods") \
+	X(MTU, MTU, mtu, "0", 0, 65535, false, "MTU of the pods' links, 0: that of the interface") \
+	X(CNI_CONFIG_LOCATION, CNI_CONFIG, cni_config_location,                                    \
+	  "/etc/cni/net.d/10-poplin.conflist", 1, 255, false,                                      \
+	  "CNI configuration to write; a name in .conf gets a single plugin, .conflist a list")    \
+	X(CNI_PLUGIN_LOCATION, PATH, cni_plugin_location, "/opt/cni/bin/poplin", 1, 255, false,    \
+	  "where the CNI plugin is put")                                                           \
+	X(CNI_VERSION, CNI_VERSION, cni_version, "1.0.0", 0, 0, false,                             \
+	  "version of the CNI specification in the CNI configuration")                             \
+	X(CNI_NAME, CNI_NAME, cni_name, "poplin", 1, 127, false,                                   \
+	  "name of the network in the CNI configuration")                                          \
+	X(CNI_TYPE, CNI_NAME, cni_type, "poplin", 1, 127, false,                                   \
+	  "name of the plugin's file in the CNI configuration")                                    \
+	X(ROUTE_PROTOCOL, UINT, route_protocol, "84", 5, 255, false,                               \
+	  "protocol number that marks routes as ours (see /etc/iproute2/rt_protos)")               \
+	X(ROUTE_WORKERS, UINT, route_workers, "4", 1, 64, true, "threads that set routes")         \
+	X(RESYNC_INTERVAL, UINT, resync_interval_s, "300", 1, 86400, true,                         \
+	  "seconds between full comparisons of the kernel's routes with the records")              \
+	X(METRICS_ADDRESS, LISTEN, metrics_address, DEFAULT_METRICS_ADDRESS, 0, 0, false,          \
+	  "address:port of metrics, health and status over HTTP; port 0: any free one")            \
+	X(LOG_LEVEL, LEVEL, log_level, "info", 0, 0, true, "error, warn, info or debug")           \
+	X(LOG_FORMAT, FORMAT, log_format, "text", 0, 0, true, "text or json")                      \
+	X(STATE_DIR, PATH, state_dir, "/run/poplin", 1, 200, false,                                \
+	  "folder of the node's state; best on a tmpfs, as nothing in it outlives a boot")
+
+enum setting {
+#define SETTING_ENUM(id, ...) SETTING_##id,
+	SETTING_TABLE(SETTING_ENUM)
+#undef SETTING_ENUM
+		SETTINGS
+};
+
+enum setting_origin {
+	SETTING_ORIGIN_DEFAULT,
+	SETTING_ORIGIN_FILE,
+	SETTING_ORIGIN_ENVIRONMENT,
+};
+
+struct settings {
+	char etcd_host[SETTING_LIST_MAX];
+	char etcd_prefix[SETTING_PATH_MAX]; /* without a slash at the end */
+	char etcd_counter_key[SETTING_PATH_MAX];
+	struct prefix pods;
+	unsigned ip_subnet_margin;
+	char node_name[NODE_NAME_TEXT_MAX]; /* never empty: the host name is filled in */
+	struct addr node_address;	    /* AF_UNSPEC: that of the interface */
+	char node_interface[IF_NAMESIZE];   /* "": that of the default route */
+	unsigned lease_ttl_s;
+	char bridge_name[IF_NAMESIZE];
+	unsigned mtu; /* 0: that of the interface */
+	char cni_config_location[SETTING_PATH_MAX];
+	char cni_plugin_location[SETTING_PATH_MAX];
+	char cni_version[16];
+	char cni_name[SETTING_CNI_NAME_MAX];
+	char cni_type[SETTING_CNI_NAME_MAX];
+	unsigned route_protocol;
+	unsigned route_workers;
+	unsigned resync_interval_s;
+	char metrics_address[SETTING_LISTEN_MAX]; /* as httpd_address_parse() takes it */
+	enum log_level log_level;
+	enum log_format log_format;
+	char state_dir[SETTING_PATH_MAX];
+
+	struct network network; /* from pods and ip_subnet_margin */
+
+	/* Where each came from. */
+	struct {
+		enum setting_origin origin;
+		unsigned line; /* of the file */
+	} source[SETTINGS];
+};
+
+/* A remark that is no error: told to the caller, who logs it. */
+typedef void settings_warn_fn(const char *text, void *arg);
+
+/*
+ * Loads *ret from file (NULL: none) and the environment, checks each value and then all together.
+ * required: a missing file is an error; otherwise it is as an empty one. Returns 0, or
+ * -EINVAL (a wrong value or line), or what reading the file met. warn may be NULL.
+ */
+int settings_load(struct settings *ret, const char *file, bool required, settings_warn_fn *warn,
+		  void *arg, struct err *err);
+
+/* What a reload from `running` to `loaded` means. */
+struct settings_diff {
+	bool changed[SETTINGS]; /* reloadable or not */
+	bool any_reloadable;
+	char refused[SETTING_LIST_MAX]; /* changed but not reloadable: "NAME, NAME" or "" */
+};
+void settings_compare(const struct settings *running, const struct settings *loaded,
+		      struct settings_diff *ret);
+/*
+ * Gives `loaded` the running values of everything that a reload cannot change, so that it may take
+ * the place of `running` as a whole.
+ */
+void settings_keep(const struct settings *running, struct settings *loaded);
+
+const char *setting_name(enum setting id); /* "ETCD_HOST" */
+
+/* Writes the table for people: "  NAME (default) help". For poplind --help. */
+void settings_usage(FILE *out);
+/* Writes NAME=value and where it came from, a line each. For poplind --check-config. */
+void settings_print(const struct settings *s, FILE *out);
+/* Writes the table as mdoc(7) source, the body of poplin.conf(5)'s list. */
+void settings_mdoc(FILE *out);
+
+#endif
