@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* poplind: the command line. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent.h"
+#include "instance.h"
+#include "maintain.h"
+#include "poplin/base/log.h"
+#include "poplin/http/http.h"
+#include "settings.h"
+
+#define DEFAULT_CONFIG SYSCONFDIR "/poplin/poplin.conf"
+
+enum exit_status { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_WRONG = 2 };
+
+struct options {
+	const char *config; /* NULL: the default file, if there is one */
+	bool check, release, cleanup;
+};
+
+static void usage(FILE *out)
+{
+	fprintf(out, "Usage: poplind [OPTION]...\n"
+		     "The pod network agent of a Kubernetes node.\n"
+		     "\n"
+		     "  --config FILE   settings, as NAME=value lines [" DEFAULT_CONFIG "]\n"
+		     "  --check-config  check the settings, print them, and exit\n"
+		     "  --release       give this node's subnet back, and exit\n"
+		     "  --cleanup       remove everything of poplin's from this node, and exit\n"
+		     "  --help          print this text and exit\n"
+		     "  --version       print the version and exit\n"
+		     "\n"
+		     "Settings come from the environment, then from the file, then from here:\n");
+	settings_usage(out);
+}
+
+/* Returns true to go on, or false with *ret_status to exit with. */
+static bool parse_options(int argc, char **argv, struct options *ret, int *ret_status)
+{
+	enum { CONFIG = 1, CHECK, RELEASE, CLEANUP, HELP, VERSION_ };
+	static const struct option table[] = {
+		{ "config", required_argument, NULL, CONFIG },
+		{ "check-config", no_argument, NULL, CHECK },
+		{ "release", no_argument, NULL, RELEASE },
+		{ "cleanup", no_argument, NULL, CLEANUP },
+		{ "help", no_argument, NULL, HELP },
+		{ "version", no_argument, NULL, VERSION_ },
+		{ NULL, 0, NULL, 0 },
+	};
+	int option;
+
+	*ret_status = EXIT_FINE;
+	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
+		switch (option) {
+		case CONFIG:
+			ret->config = optarg;
+			break;
+		case CHECK:
+			ret->check = true;
+			break;
+		case RELEASE:
+			ret->release = true;
+			break;
+		case CLEANUP:
+			ret->cleanup = true;
+			break;
+		case HELP:
+			usage(stdout);
+			return false;
+		case VERSION_:
+			printf("poplind %s\n", PACKAGE_VERSION);
+			return false;
+		default: /* getopt_long() has said why */
+			*ret_status = EXIT_WRONG;
+			return false;
+		}
+	}
+	if (optind == argc)
+		return true;
+	fprintf(stderr, "poplind: unexpected argument '%s' (poplind --help)\n", argv[optind]);
+	*ret_status = EXIT_WRONG;
+	return false;
+}
+
+static void warn(const char *text, void *arg)
+{
+	log_warn("%s", text);
+}
+
+static int fail(const struct err *err)
+{
+	log_error("%s", err->text);
+	return EXIT_FAILED;
+}
+
+static int maintain(const struct options *options, const struct settings *s)
+{
+	auto_close int lock = -1;
+	struct err err = ERR_INIT;
+	int status = EXIT_FINE;
+
+	lock = instance_lock(s->state_dir, &err);
+	if (lock < 0)
+		return fail(&err);
+	if (options->cleanup && maintain_cleanup(s, &err) < 0)
+		status = EXIT_FAILED; /* told already */
+	if (options->release && maintain_release(s, &err) < 0)
+		status = fail(&err);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	struct options options = { .config = NULL };
+	const char *config;
+	static struct settings settings;
+	struct err err = ERR_INIT;
+	int status;
+
+	if (!parse_options(argc, argv, &options, &status))
+		return status;
+	config = options.config ? options.config : DEFAULT_CONFIG;
+	if (settings_load(&settings, config, options.config != NULL, warn, NULL, &err) < 0) {
+		fprintf(stderr, "poplind: %s\n", err.text);
+		return EXIT_WRONG;
+	}
+	if (options.check) {
+		settings_print(&settings, stdout);
+		return EXIT_FINE;
+	}
+	log_set_level(settings.log_level);
+	log_set_format(settings.log_format);
+	if (http_global_init(&err) < 0)
+		return fail(&err);
+	if (options.release || options.cleanup)
+		return maintain(&options, &settings);
+	if (agent_run(&settings, config, options.config != NULL, &err) < 0)
+		return fail(&err);
+	return EXIT_FINE;
+}

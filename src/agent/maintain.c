@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "maintain.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+
+#include "cniconf.h"
+#include "node.h"
+#include "poplin/base/file.h"
+#include "poplin/base/log.h"
+#include "poplin/dataplane/bridge.h"
+#include "poplin/dataplane/routes.h"
+#include "poplin/model/nodestate.h"
+#include "poplin/store/store.h"
+
+/* Whoever gets the subnet next must not meet addresses that our plugin still gives out. */
+static int forget_state(const struct settings *s, struct err *err)
+{
+	char path[PATH_MAX];
+
+	if (snprintf(path, sizeof(path), "%s/" NODESTATE_FILE, s->state_dir) >= (int)sizeof(path))
+		return err_errno(err, -ENAMETOOLONG, "%s", s->state_dir);
+	return file_remove(path, err);
+}
+
+int maintain_release(const struct settings *s, struct err *err)
+{
+	const struct store_config config = {
+		.endpoints = s->etcd_host,
+		.prefix = s->etcd_prefix,
+		.counter_key = s->etcd_counter_key,
+	};
+	char machine[RECORD_MACHINE_MAX + 1], text[PREFIX_TEXT_MAX];
+	auto_(store_close) struct store *store = NULL;
+	struct prefix subnet;
+	int r;
+
+	r = node_machine(machine, err);
+	if (r == 0)
+		r = forget_state(s, err);
+	if (r == 0)
+		r = store_open(&store, &config, err);
+	if (r < 0)
+		return r;
+	r = store_release(store, s->node_name, machine, &subnet, err);
+	if (r == -ENOENT) {
+		log_info("the node holds no subnet" KV("node", "%s"), s->node_name);
+		return 0;
+	}
+	if (r == 0)
+		log_info("subnet given back" KV("node", "%s") KV("subnet", "%s"), s->node_name,
+			 prefix_format(&subnet, text));
+	return r;
+}
+
+/* -- cleanup ---------------------------------------------------------------- */
+
+static int remove_config(const struct settings *s, struct nl *nl, struct err *err)
+{
+	return cniconf_remove(s, err);
+}
+
+static int remove_routes(const struct settings *s, struct nl *nl, struct err *err)
+{
+	const struct routes_config config = {
+		.protocol = (uint8_t)s->route_protocol,
+		.nexthops = nexthop_supported(nl),
+	};
+
+	return routes_remove_all(nl, &config, err);
+}
+
+static int remove_bridge(const struct settings *s, struct nl *nl, struct err *err)
+{
+	return bridge_remove(nl, s->bridge_name, err);
+}
+
+/* The lock stays: it is ours as long as this process runs, and lies on a tmpfs. */
+static int remove_state(const struct settings *s, struct nl *nl, struct err *err)
+{
+	char path[PATH_MAX];
+	int r = forget_state(s, err);
+
+	if (r < 0)
+		return r;
+	if (snprintf(path, sizeof(path), "%s/ipam/%s", s->state_dir, s->cni_name) >=
+	    (int)sizeof(path))
+		return err_errno(err, -ENAMETOOLONG, "%s", s->state_dir);
+	return file_remove_tree(path, err);
+}
+
+int maintain_cleanup(const struct settings *s, struct err *err)
+{
+	/* The configuration first: from then on the runtime starts no pod. */
+	static const struct {
+		const char *what;
+		int (*remove)(const struct settings *s, struct nl *nl, struct err *err);
+	} steps[] = {
+		{ "CNI configuration and plugin", remove_config },
+		{ "routes and nexthops", remove_routes },
+		{ "bridge and pod links", remove_bridge },
+		{ "state", remove_state },
+	};
+	auto_(nl_close) struct nl *nl = NULL;
+	int first, r;
+
+	first = nl_open(&nl, err);
+	if (first < 0)
+		return first;
+	for (size_t i = 0; i < countof(steps); i++) {
+		struct err step = ERR_INIT;
+
+		r = steps[i].remove(s, nl, &step);
+		if (r == 0) {
+			log_info("removed" KV("what", "%s"), steps[i].what);
+			continue;
+		}
+		log_error("cannot remove" KV("what", "%s") KV("error", "%s"), steps[i].what,
+			  step.text);
+		if (first == 0)
+			first = err_set(err, r, "%s", step.text);
+	}
+	return first;
+}
