@@ -37,10 +37,11 @@ struct httpd_path {
 
 struct httpd;
 
-/* "127.0.0.1:9476", "[::1]:9476", "localhost:9476"; ":9476" is every address. -EINVAL. */
+/* "127.0.0.1:9476", "[::1]:9476", "localhost:9476" (127.0.0.1). Other names are -EINVAL. */
 int httpd_address_parse(const char *text, struct addr *ret, uint16_t *ret_port, struct err *err);
 
-/* Listens and serves from when this returns. The table and arg are borrowed until httpd_stop(). */
+/* Listens and serves from when this returns; [::] takes IPv4, too. The table and arg are borrowed
+ * until httpd_stop(). */
 int httpd_start(struct httpd **ret, const char *address, const struct httpd_path *paths, void *arg,
 		struct err *err);
 /* Waits for a running handler, then ends the thread. NULL is fine. */

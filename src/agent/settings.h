@@ -60,7 +60,7 @@
 	X(CNI_CONFIG_LOCATION, CNI_CONFIG, cni_config_location,                                    \
 	  "/etc/cni/net.d/10-poplin.conflist", 1, 255, false,                                      \
 	  "CNI configuration to write; a name in .conf gets a single plugin, .conflist a list")    \
-	X(CNI_PLUGIN_LOCATION, PATH, cni_plugin_location, "/opt/cni/bin/poplin", 1, 255, false,    \
+	X(CNI_PLUGIN_LOCATION, FILE, cni_plugin_location, "/opt/cni/bin/poplin", 1, 255, false,    \
 	  "where the CNI plugin is put")                                                           \
 	X(CNI_VERSION, CNI_VERSION, cni_version, "1.0.0", 0, 0, false,                             \
 	  "version of the CNI specification in the CNI configuration")                             \
@@ -77,7 +77,7 @@
 	  "address:port of metrics, health and status over HTTP; port 0: any free one")            \
 	X(LOG_LEVEL, LEVEL, log_level, "info", 0, 0, true, "error, warn, info or debug")           \
 	X(LOG_FORMAT, FORMAT, log_format, "text", 0, 0, true, "text or json")                      \
-	X(STATE_DIR, PATH, state_dir, "/run/poplin", 1, 200, false,                                \
+	X(STATE_DIR, FOLDER, state_dir, "/run/poplin", 1, 200, false,                              \
 	  "folder of the node's state; best on a tmpfs, as nothing in it outlives a boot")
 
 enum setting {
@@ -120,7 +120,8 @@ struct settings {
 
 	struct network network; /* from pods and ip_subnet_margin */
 
-	/* Where each came from. */
+	/* Where each came from, for messages. */
+	char file[SETTING_PATH_MAX];
 	struct {
 		enum setting_origin origin;
 		unsigned line; /* of the file */
@@ -156,7 +157,7 @@ const char *setting_name(enum setting id); /* "ETCD_HOST" */
 
 /* Writes the table for people: "  NAME (default) help". For poplind --help. */
 void settings_usage(FILE *out);
-/* Writes NAME=value and where it came from, a line each. For poplind --check-config. */
+/* Writes a configuration file that says where each value came from. For poplind --check-config. */
 void settings_print(const struct settings *s, FILE *out);
 /* Writes the table as mdoc(7) source, the body of poplin.conf(5)'s list. */
 void settings_mdoc(FILE *out);
