@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+
+#include "poplin/base/mem.h"
+
+#include "commands.h"
+#include "output.h"
+
+static const struct output_column columns[] = {
+	{ "NODE", "{node}" },	    { "SUBNET", "{subnet}" }, { "ADDRESS", "{address}" },
+	{ "BACKEND", "{backend}" }, { "STATE", "{state}" },   { "REASON", "{reason}" },
+};
+
+int command_peers(const json_t *root, FILE *out)
+{
+	const json_t *rows = json_object_get(root, "peers");
+
+	if (!json_is_array(rows))
+		return -EPROTO;
+	return output_table(out, columns, countof(columns), rows);
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+
+#include "poplin/base/mem.h"
+
+#include "commands.h"
+#include "output.h"
+
+static const struct output_column columns[] = {
+	{ "ADDRESS", "{address}" },
+	{ "INTERFACE", "{interface}" },
+	{ "LINK", "{link}" },
+	{ "CONTAINER", "{container}" },
+};
+
+int command_pods(const json_t *root, FILE *out)
+{
+	const json_t *rows = json_object_get(root, "pods");
+
+	if (!json_is_array(rows))
+		return -EPROTO;
+	return output_table(out, columns, countof(columns), rows);
+}
