@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "poplin/model/pod.h"
+
+#include <string.h>
+
+#include "poplin/base/hash.h"
+
+#define LINK_DIGITS 12
+
+void pod_link_name(const char *container, const char *interface, char ret[static 16])
+{
+	_Static_assert(sizeof(POD_LINK_PREFIX) + LINK_DIGITS <= 16, "fits into IFNAMSIZ");
+
+	memcpy(ret, POD_LINK_PREFIX, sizeof(POD_LINK_PREFIX) - 1);
+	hash_hex(ret + sizeof(POD_LINK_PREFIX) - 1, LINK_DIGITS + 1, container, interface, NULL);
+}
+
+void pod_mac(const struct addr *address, uint8_t ret[static 6])
+{
+	ret[0] = 0x02;
+	ret[1] = 0x70;
+	/* The last four bytes: all of an IPv4 address, the part that differs of an IPv6 one. */
+	memcpy(ret + 2, address->bytes + addr_size(address) - 4, 4);
+}
