@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "reload.h"
+
+#include "metrics.h"
+#include "poplin/base/clock.h"
+#include "poplin/base/log.h"
+
+static int set_workers(const struct reload_targets *t, const struct settings *s, struct err *err)
+{
+	return pool_set_workers(t->pool, s->route_workers, err);
+}
+
+static int set_lease_endpoints(const struct reload_targets *t, const struct settings *s,
+			       struct err *err)
+{
+	return lease_set_endpoints(t->lease, s->etcd_host, err);
+}
+
+static int set_watcher_endpoints(const struct reload_targets *t, const struct settings *s,
+				 struct err *err)
+{
+	return watcher_set_endpoints(t->watcher, s->etcd_host, err);
+}
+
+static int set_ttl(const struct reload_targets *t, const struct settings *s, struct err *err)
+{
+	lease_set_ttl(t->lease, s->lease_ttl_s);
+	return 0;
+}
+
+static int set_log(const struct reload_targets *t, const struct settings *s, struct err *err)
+{
+	log_set_level(s->log_level);
+	log_set_format(s->log_format);
+	return 0;
+}
+
+/* Those that can fail come first, and are taken back when a later one does. RESYNC_INTERVAL needs
+ * no step: the main thread reads it from the settings. */
+static const struct {
+	enum setting setting;
+	int (*apply)(const struct reload_targets *t, const struct settings *s, struct err *err);
+} steps[] = {
+	{ SETTING_ROUTE_WORKERS, set_workers },
+	{ SETTING_ETCD_HOST, set_lease_endpoints },
+	{ SETTING_ETCD_HOST, set_watcher_endpoints },
+	{ SETTING_LEASE_TTL, set_ttl },
+	{ SETTING_LOG_LEVEL, set_log },
+	{ SETTING_LOG_FORMAT, set_log },
+};
+
+static int apply(const struct settings *running, const struct settings *loaded,
+		 const struct settings_diff *diff, const struct reload_targets *targets,
+		 struct err *err)
+{
+	for (size_t i = 0; i < countof(steps); i++) {
+		int r;
+
+		if (!diff->changed[steps[i].setting])
+			continue;
+		r = steps[i].apply(targets, loaded, err);
+		if (r == 0)
+			continue;
+		while (i-- > 0)
+			if (diff->changed[steps[i].setting])
+				(void)steps[i].apply(targets, running, NULL);
+		return r;
+	}
+	return 0;
+}
+
+static void warn(const char *text, void *arg)
+{
+	log_warn("%s", text);
+}
+
+static int load_and_apply(struct settings *running, const char *config, bool required,
+			  const struct reload_targets *targets, struct err *err)
+{
+	struct settings loaded;
+	struct settings_diff diff;
+	int r;
+
+	r = settings_load(&loaded, config, required, warn, NULL, err);
+	if (r < 0)
+		return r;
+	settings_compare(running, &loaded, &diff);
+	if (diff.refused[0])
+		log_warn("these settings changed but need a restart" KV("settings", "%s"),
+			 diff.refused);
+	settings_keep(running, &loaded);
+	settings_compare(running, &loaded, &diff); /* what is left can be applied */
+	r = apply(running, &loaded, &diff, targets, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < SETTINGS; i++)
+		if (diff.changed[i])
+			log_info("setting changed" KV("setting", "%s"),
+				 setting_name((enum setting)i));
+	*running = loaded;
+	return 0;
+}
+
+int reload(struct settings *running, const char *config, bool required,
+	   const struct reload_targets *targets, struct err *err)
+{
+	int r = load_and_apply(running, config, required, targets, err);
+
+	metric_set(METRIC_RELOAD_OK, 0, r == 0);
+	if (r == 0)
+		metric_set(METRIC_RELOAD_TIME, 0, clock_real_ns());
+	return r;
+}

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Theory of operation. There is one loop: list if that is due, then watch until the watch ends,
+ *which it always does with an error. The error decides what comes next:
+ *
+ *	-ESTALE	     changes were missed for good: list again and apply the difference
+ *	-ECANCELED   stop, or new endpoints: go on with those, from the same position
+ *	other	     cut off: wait (backoff with jitter, so that a thousand nodes do not
+ *		     come back to a restarted store in one moment), then resume from the same
+ *position
+ *
+ * A list that breaks off leaves peers as it was: what was not seen counts as gone only at the end
+ *of a complete list. So nothing is ever removed because the store was away.
+ */
+#include "watcher.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "metrics.h"
+#include "poplin/base/clock.h"
+#include "poplin/base/log.h"
+#include "poplin/base/thread.h"
+
+#define BACKOFF_MIN_NS (NS_PER_S / 5)
+#define BACKOFF_MAX_NS (15 * NS_PER_S)
+
+struct watcher {
+	struct thread thread;
+	struct store *store;
+	struct peers *peers;
+	char node[NODE_NAME_TEXT_MAX];
+	void (*on_synced)(void *arg);
+	void (*on_own)(void *arg);
+	void *arg;
+
+	unsigned failures; /* of the thread alone: in a row */
+
+	struct mutex lock;
+	struct cond wake;
+	/* Under lock. */
+	bool stop;
+	bool retry; /* do not wait for the backoff to end */
+	struct watcher_status status;
+};
+
+/* -- what the store tells --------------------------------------------------- */
+
+static int on_listed(const struct store_change *change, void *arg, struct err *err)
+{
+	struct watcher *w = arg;
+
+	return peers_apply(w->peers, change, err);
+}
+
+static int on_watched(const struct store_change *change, void *arg, struct err *err)
+{
+	struct watcher *w = arg;
+
+	mutex_lock(&w->lock);
+	w->status.last_change_ns = clock_ns();
+	mutex_unlock(&w->lock);
+	metric_set(METRIC_WATCH_LAST_EVENT, 0, clock_real_ns());
+	if (strcmp(change->node, w->node) == 0)
+		w->on_own(w->arg);
+	return peers_apply(w->peers, change, err);
+}
+
+static void on_connected(void *arg)
+{
+	struct watcher *w = arg;
+
+	w->failures = 0;
+	mutex_hold(&w->lock);
+	w->status.connected = true;
+	w->status.problem[0] = '\0';
+}
+
+/* -- the thread ------------------------------------------------------------- */
+
+static int list(struct watcher *w, struct err *err)
+{
+	const struct store_handler handler = { .on_change = on_listed, .arg = w };
+	int r;
+
+	peers_begin_sync(w->peers);
+	r = store_list(w->store, &handler, err);
+	if (r < 0)
+		return r;
+	peers_end_sync(w->peers);
+	w->on_synced(w->arg);
+	return 0;
+}
+
+static int watch(struct watcher *w, struct err *err)
+{
+	const struct store_handler handler = {
+		.on_change = on_watched,
+		.on_connected = on_connected,
+		.arg = w,
+	};
+	int r = store_watch(w->store, &handler, err);
+
+	mutex_hold(&w->lock);
+	w->status.connected = false;
+	return r;
+}
+
+static enum metric_restart restart_reason(int r)
+{
+	switch (r) {
+	case -ESTALE:
+		return METRIC_RESTART_STALE;
+	case -ETIMEDOUT:
+		return METRIC_RESTART_IDLE;
+	case -ECANCELED:
+		return METRIC_RESTART_RELOAD;
+	default:
+		return METRIC_RESTART_CUT;
+	}
+}
+
+/* Waits out the backoff. False: stop. */
+static bool wait_round(struct watcher *w, const struct err *err)
+{
+	int64_t until = clock_ns();
+
+	if (w->failures)
+		until += backoff_ns(w->failures, BACKOFF_MIN_NS, BACKOFF_MAX_NS);
+	mutex_hold(&w->lock);
+	strlcpy(w->status.problem, err->text, sizeof(w->status.problem));
+	while (!w->stop && !w->retry)
+		if (!cond_wait_until(&w->wake, &w->lock, until))
+			break;
+	w->retry = false;
+	return !w->stop;
+}
+
+static void *run(void *arg)
+{
+	struct watcher *w = arg;
+	bool listed = false;
+	struct err err;
+
+	do {
+		int r = 0;
+
+		err = (struct err)ERR_INIT;
+		if (!listed)
+			r = list(w, &err);
+		listed = listed || r == 0;
+		if (r == 0) {
+			r = watch(w, &err);
+			metric_inc_label(METRIC_WATCH_RESTARTS, restart_reason(r));
+		}
+		if (r == -ECANCELED) {
+			store_rearm(w->store);
+			w->failures = 0;
+			continue;
+		}
+		if (r == -ESTALE) {
+			log_info("changes were missed, listing the store again" KV("reason", "%s"),
+				 err.text);
+			listed = false;
+		} else {
+			log_limited(LOG_WARN, "the store cannot be followed" KV("error", "%s"),
+				    err.text);
+		}
+		w->failures++;
+	} while (wait_round(w, &err));
+	return NULL;
+}
+
+/* -- for others ------------------------------------------------------------- */
+
+void watcher_get(struct watcher *w, struct watcher_status *ret)
+{
+	mutex_hold(&w->lock);
+	*ret = w->status;
+}
+
+int watcher_set_endpoints(struct watcher *w, const char *endpoints, struct err *err)
+{
+	int r = store_set_endpoints(w->store, endpoints, err);
+
+	if (r < 0)
+		return r;
+	mutex_lock(&w->lock);
+	w->retry = true;
+	cond_signal(&w->wake);
+	mutex_unlock(&w->lock);
+	store_cancel(w->store); /* the watch that stands goes to one of the old endpoints */
+	return 0;
+}
+
+static void watcher_free(struct watcher *w)
+{
+	if (w->store)
+		store_close(w->store);
+	cond_done(&w->wake);
+	mutex_done(&w->lock);
+	free(w);
+}
+
+int watcher_start(struct watcher **ret, const struct watcher_config *config, struct err *err)
+{
+	struct watcher *w = calloc(1, sizeof(*w));
+	int r;
+
+	if (!w)
+		return err_errno(err, -ENOMEM, "watcher");
+	mutex_init(&w->lock, LOCK_WATCHER);
+	cond_init(&w->wake);
+	w->peers = config->peers;
+	strlcpy(w->node, config->node, sizeof(w->node));
+	w->on_synced = config->on_synced;
+	w->on_own = config->on_own;
+	w->arg = config->arg;
+	r = store_open(&w->store, &config->store, err);
+	if (r == 0) {
+		r = thread_start(&w->thread, "watcher", run, w);
+		if (r < 0)
+			err_errno(err, r, "start the watcher thread");
+	}
+	if (r < 0) {
+		watcher_free(w);
+		return r;
+	}
+	*ret = w;
+	return 0;
+}
+
+void watcher_stop(struct watcher *w)
+{
+	mutex_lock(&w->lock);
+	w->stop = true;
+	cond_signal(&w->wake);
+	mutex_unlock(&w->lock);
+	store_cancel(w->store);
+	thread_join(&w->thread);
+	watcher_free(w);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The watcher thread: lists the records in the store, then watches them, and tells peers.
+ *
+ * Threads: one of its own; the functions below may be called from any thread.
+ */
+#ifndef POPLIN_AGENT_WATCHER_H
+#define POPLIN_AGENT_WATCHER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "peers.h"
+#include "poplin/base/err.h"
+#include "poplin/base/mem.h"
+#include "poplin/store/store.h"
+
+struct watcher;
+
+struct watcher_config {
+	struct store_config store; /* its strings are only read by watcher_start() */
+	const char *node;	   /* our own, whose record is told to on_own */
+	struct peers *peers;
+	/*
+	 * Called on the watcher thread, without a lock. on_synced: peers agrees with a complete
+	 * list of the store. on_own: our own record was written or removed.
+	 */
+	void (*on_synced)(void *arg);
+	void (*on_own)(void *arg);
+	void *arg;
+};
+
+struct watcher_status {
+	bool connected;		    /* the watch stands */
+	int64_t last_change_ns;	    /* by clock_ns(); 0: none yet */
+	char problem[ERR_TEXT_MAX]; /* why the store could not be listed or watched; "" */
+};
+
+int watcher_start(struct watcher **ret, const struct watcher_config *config, struct err *err);
+void watcher_stop(struct watcher *w); /* ends the thread and frees it */
+DEFINE_AUTO(struct watcher *, watcher_stop)
+
+void watcher_get(struct watcher *w, struct watcher_status *ret);
+int watcher_set_endpoints(struct watcher *w, const char *endpoints, struct err *err);
+
+#endif
