@@ -419,16 +419,37 @@ void settings_usage(FILE *out)
 	}
 }
 
+/* Text of a manual page: a line is 78 characters at most, broken at blanks. */
+static void print_wrapped(FILE *out, const char *text)
+{
+	const size_t width = 78;
+
+	while (strlen(text) > width) {
+		size_t len = width;
+
+		while (len > 0 && text[len] != ' ')
+			len--;
+		if (len == 0)
+			break;
+		fprintf(out, "%.*s\n", (int)len, text);
+		text += len + 1;
+	}
+	fprintf(out, "%s\n", text);
+}
+
 void settings_mdoc(FILE *out)
 {
-	char allowed[SETTING_ALLOWED_MAX];
+	char allowed[SETTING_ALLOWED_MAX], line[512];
 
 	for (unsigned id = 0; id < SETTINGS; id++) {
 		const struct setting_row *row = &rows[id];
 
 		fprintf(out, ".It Ev %s\n", row->name);
-		fprintf(out, "%c%s.\n", toupper((unsigned char)*row->help), row->help + 1);
-		fprintf(out, "Allowed: %s.\n", setting_allowed(row, allowed));
+		snprintf(line, sizeof(line), "%c%s.", toupper((unsigned char)*row->help),
+			 row->help + 1);
+		print_wrapped(out, line);
+		snprintf(line, sizeof(line), "Allowed: %s.", setting_allowed(row, allowed));
+		print_wrapped(out, line);
 		if (*row->value)
 			fprintf(out, "Default:\n.Ql %s .\n", row->value);
 		if (row->reloadable)

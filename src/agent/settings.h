@@ -39,11 +39,11 @@
  */
 #define SETTING_TABLE(X)                                                                           \
 	X(ETCD_HOST, ENDPOINTS, etcd_host, "127.0.0.1:2379", 1, 1023, true,                        \
-	  "etcd: host, host:port or http(s) URL; several separated by commas")                     \
+	  "where etcd is: host, host:port or http(s) URL; several separated by commas")            \
 	X(ETCD_PREFIX, KEY, etcd_prefix, "/poplin/nodes", 1, 255, false,                           \
-	  "etcd key below which each node has its record")                                         \
+	  "key in etcd below which each node has its record")                                      \
 	X(ETCD_COUNTER_KEY, KEY, etcd_counter_key, "/poplin/counter", 1, 255, false,               \
-	  "etcd key that hands out the tickets for subnets")                                       \
+	  "key in etcd that hands out the tickets for subnets")                                    \
 	X(IP_SUBNET, SUBNET, pods, "10.2.0.0/16", 0, 0, false, "the cluster's pod network")        \
 	X(IP_SUBNET_MARGIN, UINT, ip_subnet_margin, "8", 1, 24, false,                             \
 	  "bits added to IP_SUBNET's length for a node's subnet: 8 makes 256 of /24 from a /16")   \
