@@ -62,7 +62,7 @@ struct agent {
 	char ipam_dir[SETTING_PATH_MAX + SETTING_CNI_NAME_MAX + 8];
 
 	int lock_fd, signal_fd, event_fd;
-	struct nl *nl;
+	struct netlink *nl;
 	struct queue *queue;
 	struct peers *peers;
 	struct fib *fib;

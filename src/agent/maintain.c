@@ -56,12 +56,12 @@ int maintain_release(const struct settings *s, struct err *err)
 
 /* -- cleanup ---------------------------------------------------------------- */
 
-static int remove_config(const struct settings *s, struct nl *nl, struct err *err)
+static int remove_config(const struct settings *s, struct netlink *nl, struct err *err)
 {
 	return cniconf_remove(s, err);
 }
 
-static int remove_routes(const struct settings *s, struct nl *nl, struct err *err)
+static int remove_routes(const struct settings *s, struct netlink *nl, struct err *err)
 {
 	const struct routes_config config = {
 		.protocol = (uint8_t)s->route_protocol,
@@ -71,13 +71,13 @@ static int remove_routes(const struct settings *s, struct nl *nl, struct err *er
 	return routes_remove_all(nl, &config, err);
 }
 
-static int remove_bridge(const struct settings *s, struct nl *nl, struct err *err)
+static int remove_bridge(const struct settings *s, struct netlink *nl, struct err *err)
 {
 	return bridge_remove(nl, s->bridge_name, err);
 }
 
 /* The lock stays: it is ours as long as this process runs, and lies on a tmpfs. */
-static int remove_state(const struct settings *s, struct nl *nl, struct err *err)
+static int remove_state(const struct settings *s, struct netlink *nl, struct err *err)
 {
 	char path[PATH_MAX];
 	int r = forget_state(s, err);
@@ -95,17 +95,17 @@ int maintain_cleanup(const struct settings *s, struct err *err)
 	/* The configuration first: from then on the runtime starts no pod. */
 	static const struct {
 		const char *what;
-		int (*remove)(const struct settings *s, struct nl *nl, struct err *err);
+		int (*remove)(const struct settings *s, struct netlink *nl, struct err *err);
 	} steps[] = {
 		{ "CNI configuration and plugin", remove_config },
 		{ "routes and nexthops", remove_routes },
 		{ "bridge and pod links", remove_bridge },
 		{ "state", remove_state },
 	};
-	auto_(nl_close) struct nl *nl = NULL;
+	auto_(netlink_close) struct netlink *nl = NULL;
 	int first, r;
 
-	first = nl_open(&nl, err);
+	first = netlink_open(&nl, err);
 	if (first < 0)
 		return first;
 	for (size_t i = 0; i < countof(steps); i++) {

@@ -36,7 +36,7 @@ static int look_at_address(const struct address *address, void *arg)
 }
 
 /* index 0: any interface. wanted NULL: any address. */
-static int find_address(struct nl *nl, unsigned index, int family, const struct addr *wanted,
+static int find_address(struct netlink *nl, unsigned index, int family, const struct addr *wanted,
 			struct address *ret, struct err *err)
 {
 	struct address_search search = { .wanted = wanted };
@@ -50,7 +50,7 @@ static int find_address(struct nl *nl, unsigned index, int family, const struct 
 	return 0;
 }
 
-static int find_interface(struct nl *nl, const struct settings *s, struct link *ret,
+static int find_interface(struct netlink *nl, const struct settings *s, struct link *ret,
 			  struct err *err)
 {
 	int family = s->pods.addr.family;
@@ -78,7 +78,7 @@ static int find_interface(struct nl *nl, const struct settings *s, struct link *
 	return r < 0 ? r : link_get_index(nl, route.index, ret, err);
 }
 
-int node_identify(struct nl *nl, const struct settings *s, struct node *ret, struct err *err)
+int node_identify(struct netlink *nl, const struct settings *s, struct node *ret, struct err *err)
 {
 	bool fixed = s->node_address.family != AF_UNSPEC;
 	int family = s->pods.addr.family;

@@ -25,7 +25,7 @@ struct node {
  * default route; NODE_ADDRESS, which must be on it, or its first global address of the pod
  * network's family. -ENODEV, -ENETUNREACH, -EADDRNOTAVAIL: the text says which setting would help.
  */
-int node_identify(struct nl *nl, const struct settings *s, struct node *ret, struct err *err);
+int node_identify(struct netlink *nl, const struct settings *s, struct node *ret, struct err *err);
 
 /*
  * A hash that tells machines apart: of /etc/machine-id (machine-id(5) asks for a hash where it

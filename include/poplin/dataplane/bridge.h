@@ -23,13 +23,13 @@ struct bridge {
  * was. Returns the bridge's index, or a negative errno; -EEXIST: a link of that name is not a
  * bridge.
  */
-int bridge_ensure(struct nl *nl, const struct bridge *b, const struct prefix *previous,
+int bridge_ensure(struct netlink *nl, const struct bridge *b, const struct prefix *previous,
 		  bool *ret_changed, struct err *err);
 /* 02:70 (locally administered, "p"), then the first four bytes that differ between subnets. */
 void bridge_mac(const struct prefix *subnet, uint8_t ret[static 6]);
 /* Removes the ports that are ours (POD_LINK_PREFIX of model/pod.h), then the bridge. No bridge is
  * fine. */
-int bridge_remove(struct nl *nl, const char *name, struct err *err);
+int bridge_remove(struct netlink *nl, const char *name, struct err *err);
 
 int sysctl_write(const char *path, const char *value, struct err *err); /* below /proc/sys/ */
 

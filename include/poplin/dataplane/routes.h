@@ -30,16 +30,16 @@ uint32_t routes_nexthop_id(const struct routes_config *c, const struct addr *gat
  * step; otherwise the message fails with -EEXIST when anything stands there, so a foreign route is
  * never overwritten.
  */
-int routes_add_nexthop(const struct routes_config *c, struct nl_batch *b, const struct addr *gateway,
+int routes_add_nexthop(const struct routes_config *c, struct netlink_batch *b, const struct addr *gateway,
 		       bool replace, size_t tag, struct err *err);
-int routes_delete_nexthop(const struct routes_config *c, struct nl_batch *b,
+int routes_delete_nexthop(const struct routes_config *c, struct netlink_batch *b,
 			  const struct addr *gateway, size_t tag, struct err *err);
-int routes_add_route(const struct routes_config *c, struct nl_batch *b, const struct prefix *dst,
+int routes_add_route(const struct routes_config *c, struct netlink_batch *b, const struct prefix *dst,
 		     const struct addr *gateway, bool replace, size_t tag, struct err *err);
-int routes_delete_route(const struct routes_config *c, struct nl_batch *b, const struct prefix *dst,
+int routes_delete_route(const struct routes_config *c, struct netlink_batch *b, const struct prefix *dst,
 			size_t tag, struct err *err);
 
 /* Removes every route and nexthop that carries our protocol number. */
-int routes_remove_all(struct nl *nl, const struct routes_config *c, struct err *err);
+int routes_remove_all(struct netlink *nl, const struct routes_config *c, struct err *err);
 
 #endif

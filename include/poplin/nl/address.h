@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Addresses of links. Threads: those of the struct nl. */
+/* Addresses of links. Threads: those of the struct netlink. */
 #ifndef POPLIN_NL_ADDRESS_H
 #define POPLIN_NL_ADDRESS_H
 
@@ -10,17 +10,19 @@
 struct address {
 	unsigned index; /* of the link */
 	struct prefix address;
-	uint8_t scope; /* RT_SCOPE_* */
+	uint8_t scope;	/* RT_SCOPE_* */
 	uint32_t flags; /* IFA_F_* */
 };
 
 int address_parse(const struct nlmsghdr *msg, struct address *ret); /* RTM_NEWADDR, RTM_DELADDR */
 /* Addresses of the link (0: of all links) and family (AF_UNSPEC: both). */
-int address_foreach(struct nl *nl, unsigned index, int family,
+int address_foreach(struct netlink *nl, unsigned index, int family,
 		    int (*fn)(const struct address *address, void *arg), void *arg,
 		    struct err *err);
-int address_ensure(struct nl *nl, unsigned index, const struct prefix *address, struct err *err);
-int address_absent(struct nl *nl, unsigned index, const struct prefix *address, struct err *err);
+int address_ensure(struct netlink *nl, unsigned index, const struct prefix *address,
+		   struct err *err);
+int address_absent(struct netlink *nl, unsigned index, const struct prefix *address,
+		   struct err *err);
 /* Message for a batch; NULL when memory is short. */
 struct nl_msg *address_add_msg(unsigned index, const struct prefix *address);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Links: look up, bridge, veth, changes. Threads: those of the struct nl. */
+/* Links: look up, bridge, veth, changes. Threads: those of the struct netlink. */
 #ifndef POPLIN_NL_LINK_H
 #define POPLIN_NL_LINK_H
 
@@ -19,33 +19,35 @@ struct link {
 	char kind[16]; /* "bridge", "veth", ... or "" */
 };
 
-int link_get(struct nl *nl, const char *name, struct link *ret, struct err *err); /* -ENODEV */
-int link_get_index(struct nl *nl, unsigned index, struct link *ret, struct err *err); /* -ENODEV */
+int link_get(struct netlink *nl, const char *name, struct link *ret, struct err *err); /* -ENODEV */
+int link_get_index(struct netlink *nl, unsigned index, struct link *ret,
+		   struct err *err); /* -ENODEV */
 /* Reads a RTM_NEWLINK or RTM_DELLINK message. -EINVAL when it is none. */
 int link_parse(const struct nlmsghdr *msg, struct link *ret);
-/* Every port of the bridge `master` (its index), or every link when 0. A negative return ends it. */
-int link_foreach(struct nl *nl, unsigned master, int (*fn)(const struct link *link, void *arg),
+/* Every port of the bridge `master` (its index), or every link when 0. A negative return ends it.
+ */
+int link_foreach(struct netlink *nl, unsigned master, int (*fn)(const struct link *link, void *arg),
 		 void *arg, struct err *err);
 
-int link_bridge_create(struct nl *nl, const char *name, const uint8_t mac[static 6], unsigned mtu,
-		       struct err *err);
+int link_bridge_create(struct netlink *nl, const char *name, const uint8_t mac[static 6],
+		       unsigned mtu, struct err *err);
 
 struct link_veth {
 	const char *host_name;
-	unsigned master;      /* index of the bridge, or 0 */
-	unsigned mtu;	      /* 0: the kernel's */
+	unsigned master; /* index of the bridge, or 0 */
+	unsigned mtu;	 /* 0: the kernel's */
 	const char *peer_name;
-	int peer_netns;	      /* file descriptor of the peer's network namespace */
+	int peer_netns;		 /* file descriptor of the peer's network namespace */
 	const uint8_t *peer_mac; /* may be NULL */
 	bool hairpin;
 };
 /* Creates both ends in one message, the host end up. -EEXIST: one of the names is taken. */
-int link_veth_create(struct nl *nl, const struct link_veth *veth, struct err *err);
+int link_veth_create(struct netlink *nl, const struct link_veth *veth, struct err *err);
 
 enum link_change { LINK_UP = 1, LINK_MTU = 2, LINK_MAC = 4 };
 /* Applies those parts of `want` that `changes` names. */
-int link_set(struct nl *nl, unsigned index, const struct link *want, unsigned changes,
+int link_set(struct netlink *nl, unsigned index, const struct link *want, unsigned changes,
 	     struct err *err);
-int link_delete(struct nl *nl, unsigned index, struct err *err); /* -ENODEV: it was gone */
+int link_delete(struct netlink *nl, unsigned index, struct err *err); /* -ENODEV: it was gone */
 
 #endif

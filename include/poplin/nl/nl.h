@@ -18,16 +18,17 @@
 #include "poplin/base/err.h"
 #include "poplin/base/mem.h"
 
-struct nl;
+struct netlink;
 
 /*
  * Opens an rtnetlink socket in the calling thread's network namespace, with extended and capped
  * acknowledgements, strict dump filters and large buffers.
  */
-int nl_open(struct nl **ret, struct err *err);
-void nl_close(struct nl *nl);
-DEFINE_AUTO(struct nl *, nl_close)
-uint32_t nl_port(const struct nl *nl); /* nlmsg_pid of notifications that this socket caused */
+int netlink_open(struct netlink **ret, struct err *err);
+void netlink_close(struct netlink *nl);
+DEFINE_AUTO(struct netlink *, netlink_close)
+uint32_t
+netlink_port(const struct netlink *nl); /* nlmsg_pid of notifications that this socket caused */
 
 DEFINE_AUTO(struct nl_msg *, nlmsg_free)
 
@@ -35,52 +36,56 @@ DEFINE_AUTO(struct nl_msg *, nlmsg_free)
  * Sends one request with NLM_F_ACK and waits for its acknowledgement (5 s at the most). Does not
  * take msg. Returns 0 or the kernel's negative errno, with its extended text where it gave one.
  */
-int nl_request(struct nl *nl, struct nl_msg *msg, struct err *err);
-/* As nl_request(), for a request that is answered by one message: fn is called with it. */
-typedef int nl_message_fn(const struct nlmsghdr *msg, void *arg);
-int nl_get(struct nl *nl, struct nl_msg *msg, nl_message_fn *fn, void *arg, struct err *err);
+int netlink_request(struct netlink *nl, struct nl_msg *msg, struct err *err);
+/* As netlink_request(), for a request that is answered by one message: fn is called with it. */
+typedef int netlink_message_fn(const struct nlmsghdr *msg, void *arg);
+int netlink_get(struct netlink *nl, struct nl_msg *msg, netlink_message_fn *fn, void *arg,
+		struct err *err);
 /*
  * Sends a dump request and calls fn for each answer. A dump that the kernel interrupted
- * (NLM_F_DUMP_INTR) is discarded and begun again, with `restart` called first so that the caller can
- * forget what it saw; -EINTR after 10 tries. A negative return of fn ends the dump and is returned.
+ * (NLM_F_DUMP_INTR) is discarded and begun again, with `restart` called first so that the caller
+ * can forget what it saw; -EINTR after 10 tries. A negative return of fn ends the dump and is
+ * returned.
  */
-int nl_dump(struct nl *nl, struct nl_msg *msg, nl_message_fn *fn, void (*restart)(void *arg),
-	    void *arg, struct err *err);
+int netlink_dump(struct netlink *nl, struct nl_msg *msg, netlink_message_fn *fn,
+		 void (*restart)(void *arg), void *arg, struct err *err);
 
 /* -- batches ---------------------------------------------------------------- */
 
-struct nl_batch;
+struct netlink_batch;
 
 /*
- * Called once per message by nl_batch_send(): result 0 or the kernel's negative errno; text is its
- * extended text or "".
+ * Called once per message by netlink_batch_send(): result 0 or the kernel's negative errno; text is
+ * its extended text or "".
  */
-typedef void nl_result_fn(size_t tag, int result, const char *text, void *arg);
+typedef void netlink_result_fn(size_t tag, int result, const char *text, void *arg);
 
-int nl_batch_new(struct nl_batch **ret, struct err *err);
-void nl_batch_free(struct nl_batch *b);
-DEFINE_AUTO(struct nl_batch *, nl_batch_free)
+int netlink_batch_new(struct netlink_batch **ret, struct err *err);
+void netlink_batch_free(struct netlink_batch *b);
+DEFINE_AUTO(struct netlink_batch *, netlink_batch_free)
 /* Copies msg to the end of the batch; tag comes back with its result. -ENOMEM. Takes nothing. */
-int nl_batch_add(struct nl_batch *b, const struct nl_msg *msg, size_t tag);
-size_t nl_batch_count(const struct nl_batch *b);
+int netlink_batch_add(struct netlink_batch *b, const struct nl_msg *msg, size_t tag);
+size_t netlink_batch_count(const struct netlink_batch *b);
 /*
  * Sends everything, in order, with as few system calls as the socket's buffers allow, reports every
  * message's result exactly once, and empties the batch. A message whose result could not be learned
  * (overrun, timeout) reports -ENOBUFS or -ETIMEDOUT. Returns 0, or a negative errno when
  * the socket itself failed (every message not yet reported then carries that error).
  */
-int nl_batch_send(struct nl *nl, struct nl_batch *b, nl_result_fn *fn, void *arg, struct err *err);
+int netlink_batch_send(struct netlink *nl, struct netlink_batch *b, netlink_result_fn *fn,
+		       void *arg, struct err *err);
 
 /* -- notifications ---------------------------------------------------------- */
 
-struct nl_monitor;
+struct netlink_monitor;
 
 /* Subscribes to the RTNLGRP_* groups (a list that ends with 0). */
-int nl_monitor_open(struct nl_monitor **ret, const unsigned *groups, struct err *err);
-void nl_monitor_close(struct nl_monitor *m);
-DEFINE_AUTO(struct nl_monitor *, nl_monitor_close)
-int nl_monitor_fd(const struct nl_monitor *m); /* non-blocking, to poll for POLLIN */
+int netlink_monitor_open(struct netlink_monitor **ret, const unsigned *groups, struct err *err);
+void netlink_monitor_close(struct netlink_monitor *m);
+DEFINE_AUTO(struct netlink_monitor *, netlink_monitor_close)
+int netlink_monitor_fd(const struct netlink_monitor *m); /* non-blocking, to poll for POLLIN */
 /* Reads all that waits. Returns 0; -ENOBUFS: notifications were lost, compare in full. */
-int nl_monitor_read(struct nl_monitor *m, nl_message_fn *fn, void *arg, struct err *err);
+int netlink_monitor_read(struct netlink_monitor *m, netlink_message_fn *fn, void *arg,
+			 struct err *err);
 
 #endif

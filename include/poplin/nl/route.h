@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Routes of the main table and nexthop objects. Threads: those of the struct nl. */
+/* Routes of the main table and nexthop objects. Threads: those of the struct netlink. */
 #ifndef POPLIN_NL_ROUTE_H
 #define POPLIN_NL_ROUTE_H
 
@@ -12,7 +12,7 @@ struct route {
 	unsigned index;	     /* outgoing link, or 0 */
 	uint32_t nexthop;    /* id of a nexthop object, or 0 */
 	uint32_t metric;
-	uint8_t protocol;    /* RTPROT_* */
+	uint8_t protocol; /* RTPROT_* */
 };
 
 struct nexthop {
@@ -22,7 +22,7 @@ struct nexthop {
 	uint8_t protocol;
 };
 
-/* Messages for nl_request() and batches. flags: NLM_F_CREATE and NLM_F_EXCL or NLM_F_REPLACE.
+/* Messages for netlink_request() and batches. flags: NLM_F_CREATE and NLM_F_EXCL or NLM_F_REPLACE.
  * NULL when memory is short. A delete matches destination, metric and protocol, nothing else. */
 struct nl_msg *route_put_msg(const struct route *r, unsigned flags);
 struct nl_msg *route_delete_msg(const struct route *r);
@@ -33,16 +33,19 @@ struct nl_msg *nexthop_delete_msg(uint32_t id);
 int route_parse(const struct nlmsghdr *msg, struct route *ret);
 int nexthop_parse(const struct nlmsghdr *msg, struct nexthop *ret);
 
-/* Everything of the main table / all nexthops with that protocol (0: any). `restart` as nl_dump(). */
-int route_foreach(struct nl *nl, int family, uint8_t protocol,
+/* Everything of the main table / all nexthops with that protocol (0: any). `restart` as
+ * netlink_dump(). */
+int route_foreach(struct netlink *nl, int family, uint8_t protocol,
 		  int (*fn)(const struct route *r, void *arg), void (*restart)(void *arg),
 		  void *arg, struct err *err);
-int nexthop_foreach(struct nl *nl, uint8_t protocol, int (*fn)(const struct nexthop *n, void *arg),
-		    void (*restart)(void *arg), void *arg, struct err *err);
+int nexthop_foreach(struct netlink *nl, uint8_t protocol,
+		    int (*fn)(const struct nexthop *n, void *arg), void (*restart)(void *arg),
+		    void *arg, struct err *err);
 /* Whether this kernel knows nexthop objects (since 5.3). */
-bool nexthop_supported(struct nl *nl);
+bool nexthop_supported(struct netlink *nl);
 
-/* The route with the lowest metric to 0.0.0.0/0 (or ::/0): its outgoing link. -ENETUNREACH: none. */
-int route_default(struct nl *nl, int family, struct route *ret, struct err *err);
+/* The route with the lowest metric to 0.0.0.0/0 (or ::/0): its outgoing link. -ENETUNREACH: none.
+ */
+int route_default(struct netlink *nl, int family, struct route *ret, struct err *err);
 
 #endif

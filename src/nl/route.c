@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "poplin/nl/route.h"
+
+#include <errno.h>
+#include <linux/nexthop.h>
+#include <netlink/attr.h>
+#include <string.h>
+
+#include "attr.h"
+
+/* -- routes ----------------------------------------------------------------- */
+
+static struct nl_msg *route_msg(int type, unsigned flags, const struct route *r, uint8_t scope)
+{
+	const struct rtmsg body = {
+		.rtm_family = r->dst.addr.family,
+		.rtm_dst_len = r->dst.len,
+		.rtm_table = RT_TABLE_MAIN,
+		.rtm_protocol = r->protocol,
+		.rtm_scope = scope,
+		.rtm_type = type == RTM_NEWROUTE ? RTN_UNICAST : RTN_UNSPEC,
+	};
+	struct nl_msg *msg = nlmsg_alloc_simple(type, (int)flags);
+
+	if (msg && (nlmsg_append(msg, (void *)&body, sizeof(body), NLMSG_ALIGNTO) < 0 ||
+		    (r->dst.len && attr_put_addr(msg, RTA_DST, &r->dst.addr) < 0) ||
+		    (r->metric && nla_put_u32(msg, RTA_PRIORITY, r->metric) < 0))) {
+		nlmsg_free(msg);
+		return NULL;
+	}
+	return msg;
+}
+
+struct nl_msg *route_put_msg(const struct route *r, unsigned flags)
+{
+	bool direct = !r->nexthop && r->gateway.family == AF_UNSPEC;
+	struct nl_msg *msg =
+		route_msg(RTM_NEWROUTE, flags, r, direct ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE);
+
+	if (!msg)
+		return NULL;
+	/* A nexthop object says it all; the kernel refuses a gateway or link beside it. */
+	if (r->nexthop ? nla_put_u32(msg, RTA_NH_ID, r->nexthop) < 0
+		       : (r->gateway.family != AF_UNSPEC &&
+			  attr_put_addr(msg, RTA_GATEWAY, &r->gateway) < 0) ||
+				 (r->index && nla_put_u32(msg, RTA_OIF, r->index) < 0)) {
+		nlmsg_free(msg);
+		return NULL;
+	}
+	return msg;
+}
+
+struct nl_msg *route_delete_msg(const struct route *r)
+{
+	return route_msg(RTM_DELROUTE, 0, r, RT_SCOPE_NOWHERE);
+}
+
+int route_parse(const struct nlmsghdr *msg, struct route *ret)
+{
+	struct nlattr *attrs[RTA_MAX + 1];
+	struct route r = { .metric = 0 };
+	const struct rtmsg *body;
+	uint32_t table;
+
+	if ((msg->nlmsg_type != RTM_NEWROUTE && msg->nlmsg_type != RTM_DELROUTE) ||
+	    nlmsg_parse((struct nlmsghdr *)msg, sizeof(*body), attrs, RTA_MAX, NULL) < 0)
+		return -EINVAL;
+	body = nlmsg_data(msg);
+	table = attrs[RTA_TABLE] ? nla_get_u32(attrs[RTA_TABLE]) : body->rtm_table;
+	if (table != RT_TABLE_MAIN || body->rtm_type != RTN_UNICAST ||
+	    (body->rtm_flags & RTM_F_CLONED))
+		return -EINVAL;
+	r.dst.len = body->rtm_dst_len;
+	r.dst.addr.family = body->rtm_family;
+	if (addr_size(&r.dst.addr) == 0 ||
+	    (attrs[RTA_DST] && attr_get_addr(attrs[RTA_DST], body->rtm_family, &r.dst.addr) < 0) ||
+	    (attrs[RTA_GATEWAY] &&
+	     attr_get_addr(attrs[RTA_GATEWAY], body->rtm_family, &r.gateway) < 0))
+		return -EINVAL;
+	if (attrs[RTA_OIF])
+		r.index = nla_get_u32(attrs[RTA_OIF]);
+	if (attrs[RTA_NH_ID])
+		r.nexthop = nla_get_u32(attrs[RTA_NH_ID]);
+	if (attrs[RTA_PRIORITY])
+		r.metric = nla_get_u32(attrs[RTA_PRIORITY]);
+	r.protocol = body->rtm_protocol;
+	*ret = r;
+	return 0;
+}
+
+struct route_walk {
+	uint8_t protocol;
+	int (*fn)(const struct route *r, void *arg);
+	void (*restart)(void *arg);
+	void *arg;
+};
+
+static int take_route(const struct nlmsghdr *msg, void *arg)
+{
+	const struct route_walk *walk = arg;
+	struct route r;
+
+	if (route_parse(msg, &r) < 0 || (walk->protocol && r.protocol != walk->protocol))
+		return 0;
+	return walk->fn(&r, walk->arg);
+}
+
+static void restart_routes(void *arg)
+{
+	const struct route_walk *walk = arg;
+
+	if (walk->restart)
+		walk->restart(walk->arg);
+}
+
+int route_foreach(struct netlink *nl, int family, uint8_t protocol,
+		  int (*fn)(const struct route *r, void *arg), void (*restart)(void *arg),
+		  void *arg, struct err *err)
+{
+	/* With strict checks the kernel filters by table and protocol itself (fib_dump_filter). */
+	const struct rtmsg body = {
+		.rtm_family = (uint8_t)family,
+		.rtm_table = RT_TABLE_MAIN,
+		.rtm_protocol = protocol,
+	};
+	auto_(nlmsg_free) struct nl_msg *msg = nlmsg_alloc_simple(RTM_GETROUTE, 0);
+	struct route_walk walk = { protocol, fn, restart, arg };
+	int r;
+
+	if (!msg || nlmsg_append(msg, (void *)&body, sizeof(body), NLMSG_ALIGNTO) < 0)
+		return err_errno(err, -ENOMEM, "list routes");
+	r = netlink_dump(nl, msg, take_route, restart_routes, &walk, err);
+	return r < 0 ? err_wrap(err, r, "list routes") : 0;
+}
+
+struct best {
+	struct route route;
+	bool found;
+};
+
+static int look_for_default(const struct route *r, void *arg)
+{
+	struct best *best = arg;
+
+	if (r->dst.len == 0 && r->index && (!best->found || r->metric < best->route.metric)) {
+		best->route = *r;
+		best->found = true;
+	}
+	return 0;
+}
+
+static void forget_default(void *arg)
+{
+	((struct best *)arg)->found = false;
+}
+
+int route_default(struct netlink *nl, int family, struct route *ret, struct err *err)
+{
+	struct best best = { .found = false };
+	int r = route_foreach(nl, family, 0, look_for_default, forget_default, &best, err);
+
+	if (r < 0)
+		return r;
+	if (!best.found)
+		return err_set(err, -ENETUNREACH, "there is no default route");
+	*ret = best.route;
+	return 0;
+}
+
+/* -- nexthops --------------------------------------------------------------- */
+
+static struct nl_msg *nexthop_msg(int type, unsigned flags, const struct nhmsg *body)
+{
+	struct nl_msg *msg = nlmsg_alloc_simple(type, (int)flags);
+
+	if (msg && nlmsg_append(msg, (void *)body, sizeof(*body), NLMSG_ALIGNTO) < 0) {
+		nlmsg_free(msg);
+		return NULL;
+	}
+	return msg;
+}
+
+struct nl_msg *nexthop_put_msg(const struct nexthop *n, unsigned flags)
+{
+	const struct nhmsg body = {
+		.nh_family = n->gateway.family,
+		.nh_protocol = n->protocol,
+		.nh_scope = RT_SCOPE_UNIVERSE,
+	};
+	struct nl_msg *msg = nexthop_msg(RTM_NEWNEXTHOP, flags, &body);
+
+	if (msg &&
+	    (nla_put_u32(msg, NHA_ID, n->id) < 0 || nla_put_u32(msg, NHA_OIF, n->index) < 0 ||
+	     attr_put_addr(msg, NHA_GATEWAY, &n->gateway) < 0)) {
+		nlmsg_free(msg);
+		return NULL;
+	}
+	return msg;
+}
+
+struct nl_msg *nexthop_delete_msg(uint32_t id)
+{
+	const struct nhmsg body = { .nh_family = AF_UNSPEC };
+	struct nl_msg *msg = nexthop_msg(RTM_DELNEXTHOP, 0, &body);
+
+	if (msg && nla_put_u32(msg, NHA_ID, id) < 0) {
+		nlmsg_free(msg);
+		return NULL;
+	}
+	return msg;
+}
+
+int nexthop_parse(const struct nlmsghdr *msg, struct nexthop *ret)
+{
+	struct nlattr *attrs[NHA_MAX + 1];
+	struct nexthop n = { .id = 0 };
+	const struct nhmsg *body;
+
+	if ((msg->nlmsg_type != RTM_NEWNEXTHOP && msg->nlmsg_type != RTM_DELNEXTHOP) ||
+	    nlmsg_parse((struct nlmsghdr *)msg, sizeof(*body), attrs, NHA_MAX, NULL) < 0 ||
+	    !attrs[NHA_ID])
+		return -EINVAL;
+	body = nlmsg_data(msg);
+	n.id = nla_get_u32(attrs[NHA_ID]);
+	n.protocol = body->nh_protocol;
+	if (attrs[NHA_OIF])
+		n.index = nla_get_u32(attrs[NHA_OIF]);
+	if (attrs[NHA_GATEWAY] &&
+	    attr_get_addr(attrs[NHA_GATEWAY], body->nh_family, &n.gateway) < 0)
+		return -EINVAL;
+	*ret = n;
+	return 0;
+}
+
+struct nexthop_walk {
+	uint8_t protocol;
+	int (*fn)(const struct nexthop *n, void *arg);
+	void (*restart)(void *arg);
+	void *arg;
+};
+
+static int take_nexthop(const struct nlmsghdr *msg, void *arg)
+{
+	const struct nexthop_walk *walk = arg;
+	struct nexthop n;
+
+	if (nexthop_parse(msg, &n) < 0 || (walk->protocol && n.protocol != walk->protocol))
+		return 0;
+	return walk->fn(&n, walk->arg);
+}
+
+static void restart_nexthops(void *arg)
+{
+	const struct nexthop_walk *walk = arg;
+
+	if (walk->restart)
+		walk->restart(walk->arg);
+}
+
+int nexthop_foreach(struct netlink *nl, uint8_t protocol,
+		    int (*fn)(const struct nexthop *n, void *arg), void (*restart)(void *arg),
+		    void *arg, struct err *err)
+{
+	const struct nhmsg body = { .nh_family = AF_UNSPEC };
+	auto_(nlmsg_free) struct nl_msg *msg = nexthop_msg(RTM_GETNEXTHOP, 0, &body);
+	struct nexthop_walk walk = { protocol, fn, restart, arg };
+	int r;
+
+	if (!msg)
+		return err_errno(err, -ENOMEM, "list nexthops");
+	r = netlink_dump(nl, msg, take_nexthop, restart_nexthops, &walk, err);
+	return r < 0 ? err_wrap(err, r, "list nexthops") : 0;
+}
+
+/* A kernel that knows them answers for an id that cannot be: there is no nexthop 0. */
+bool nexthop_supported(struct netlink *nl)
+{
+	auto_(nlmsg_free) struct nl_msg *msg = NULL;
+	const struct nhmsg body = { .nh_family = AF_UNSPEC };
+
+	msg = nexthop_msg(RTM_GETNEXTHOP, 0, &body);
+	if (!msg || nla_put_u32(msg, NHA_ID, UINT32_MAX) < 0)
+		return false;
+	return netlink_request(nl, msg, NULL) != -EOPNOTSUPP;
+}
