@@ -12,8 +12,6 @@
 #include "poplin/http/http.h"
 #include "settings.h"
 
-#define DEFAULT_CONFIG SYSCONFDIR "/poplin/poplin.conf"
-
 enum exit_status { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_WRONG = 2 };
 
 struct options {
@@ -26,7 +24,7 @@ static void usage(FILE *out)
 	fprintf(out, "Usage: poplind [OPTION]...\n"
 		     "The pod network agent of a Kubernetes node.\n"
 		     "\n"
-		     "  --config FILE   settings, as NAME=value lines [" DEFAULT_CONFIG "]\n"
+		     "  --config FILE   settings, as NAME=value lines [" DEFAULT_CONFIG_FILE "]\n"
 		     "  --check-config  check the settings, print them, and exit\n"
 		     "  --release       give this node's subnet back, and exit\n"
 		     "  --cleanup       remove everything of poplin's from this node, and exit\n"
@@ -122,7 +120,7 @@ int main(int argc, char **argv)
 
 	if (!parse_options(argc, argv, &options, &status))
 		return status;
-	config = options.config ? options.config : DEFAULT_CONFIG;
+	config = options.config ? options.config : DEFAULT_CONFIG_FILE;
 	if (settings_load(&settings, config, options.config != NULL, warn, NULL, &err) < 0) {
 		fprintf(stderr, "poplind: %s\n", err.text);
 		return EXIT_WRONG;

@@ -3,7 +3,7 @@
 #ifndef POPLIN_MODEL_DEFAULTS_H
 #define POPLIN_MODEL_DEFAULTS_H
 
-#define DEFAULT_CONFIG_FILE	"/etc/poplin/poplin.conf"
+#define DEFAULT_CONFIG_FILE	SYSCONFDIR "/poplin/poplin.conf" /* configure: /etc */
 #define DEFAULT_METRICS_ADDRESS "127.0.0.1:9476"
 
 #endif
