@@ -61,6 +61,11 @@ const char *setting_name(enum setting id)
 	return rows[id].name;
 }
 
+const char *setting_default(enum setting id)
+{
+	return rows[id].value;
+}
+
 static void warn(const struct loader *l, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 

@@ -153,7 +153,8 @@ void settings_compare(const struct settings *running, const struct settings *loa
  */
 void settings_keep(const struct settings *running, struct settings *loaded);
 
-const char *setting_name(enum setting id); /* "ETCD_HOST" */
+const char *setting_name(enum setting id);    /* "ETCD_HOST" */
+const char *setting_default(enum setting id); /* as text; "": found at run time */
 
 /* Writes the table for people: "  NAME (default) help". For poplind --help. */
 void settings_usage(FILE *out);

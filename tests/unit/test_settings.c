@@ -493,6 +493,25 @@ static void test_manual(void **state)
 	free(list);
 }
 
+/* The file that is installed shows every setting, commented out, with its default. */
+static void test_installed_file(void **state)
+{
+	auto_buf struct buf text = BUF_INIT;
+	char path[256], line[SETTING_LIST_MAX];
+
+	assert_int_equal(file_read(source_path("init/poplin.conf", path, sizeof(path)), 1 << 20,
+				   &text, &err),
+			 0);
+	for (unsigned id = 0; id < SETTINGS; id++) {
+		snprintf(line, sizeof(line), "\n#%s=%s\n", setting_name((enum setting)id),
+			 setting_default((enum setting)id));
+		if (!strstr(text.data, line))
+			fail_msg("%s lacks the line%s", path, line);
+	}
+	assert_loads(text.data);
+	assert_int_equal(warnings.len, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -510,6 +529,7 @@ int main(void)
 		cmocka_unit_test_setup(test_print, setup),
 		cmocka_unit_test_setup(test_usage, setup),
 		cmocka_unit_test_setup(test_manual, setup),
+		cmocka_unit_test_setup(test_installed_file, setup),
 	};
 
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
