@@ -75,8 +75,7 @@ struct agent {
 	struct status_source source;
 
 	/* Of the main thread. */
-	struct prefix subnet;	/* that bridge and peers were told of; AF_UNSPEC: none */
-	struct prefix previous; /* whose address the bridge still has; AF_UNSPEC: none */
+	struct prefix subnet; /* that bridge and peers were told of; AF_UNSPEC: none */
 	unsigned failures;
 	int64_t retry_ns; /* 0: none due */
 	int64_t resync_ns;
@@ -225,14 +224,12 @@ static int reconcile_bridge(struct agent *a, struct err *err)
 	const struct bridge bridge = {
 		.name = a->bridge_name,
 		.subnet = a->subnet,
+		.pods = a->settings->network.pods,
 		.mtu = a->node.mtu,
 	};
 	bool stood = a->bridge_stands, changed;
-	bool moved = a->previous.addr.family != AF_UNSPEC;
-	int r = bridge_ensure(a->nl, &bridge, moved ? &a->previous : NULL, &changed, err);
+	int r = bridge_ensure(a->nl, &bridge, &changed, err);
 
-	if (r >= 0)
-		a->previous.addr.family = AF_UNSPEC;
 	mutex_lock(&a->lock);
 	a->bridge_stands = r >= 0;
 	mutex_unlock(&a->lock);
@@ -276,8 +273,6 @@ static bool take_subnet(struct agent *a)
 		return false;
 	if (prefix_cmp(&lease.subnet, &a->subnet) == 0)
 		return true;
-	if (a->subnet.addr.family != AF_UNSPEC)
-		a->previous = a->subnet;
 	a->subnet = lease.subnet;
 	peers_set_own_subnet(a->peers, &a->subnet);
 	return true;

@@ -11,26 +11,29 @@
 
 struct bridge {
 	const char *name;
-	struct prefix subnet;
+	struct prefix subnet; /* the node's */
+	struct prefix pods;   /* the cluster's pod network, which subnet lies in */
 	unsigned mtu;
 };
 
 /*
  * Makes the bridge what it should be, or creates it: fixed MAC derived from the subnet, so that it
  * does not follow the lowest port and break flows; MTU; the gateway address (first host of the
- * subnet), other addresses of `previous` (a subnet held before; may be NULL) removed; up;
- * ip_forward on. Only what differs is touched. *ret_changed (may be NULL) says whether anything
- * was. Returns the bridge's index, or a negative errno; -EEXIST: a link of that name is not a
- * bridge.
+ * subnet), and no other address of the pod network (of a subnet held before); up; forwarding on.
+ * Only what differs is touched. *ret_changed says whether anything was. Returns the bridge's index,
+ * or a negative errno; -EEXIST: a link of that name is not a bridge.
  */
-int bridge_ensure(struct netlink *nl, const struct bridge *b, const struct prefix *previous,
-		  bool *ret_changed, struct err *err);
-/* 02:70 (locally administered, "p"), then the first four bytes that differ between subnets. */
+int bridge_ensure(struct netlink *nl, const struct bridge *b, bool *ret_changed, struct err *err);
+/* 02:70 (locally administered, "p"), then the last four bytes of the subnet's network part. */
 void bridge_mac(const struct prefix *subnet, uint8_t ret[static 6]);
 /* Removes the ports that are ours (POD_LINK_PREFIX of model/pod.h), then the bridge. No bridge is
  * fine. */
 int bridge_remove(struct netlink *nl, const char *name, struct err *err);
 
-int sysctl_write(const char *path, const char *value, struct err *err); /* below /proc/sys/ */
+/*
+ * Writes value to path (below /proc/sys/) unless it stands there already. *ret_changed says whether
+ * it had to.
+ */
+int sysctl_ensure(const char *path, const char *value, bool *ret_changed, struct err *err);
 
 #endif

@@ -5,8 +5,8 @@
  * IPv4 routes point at nexthop objects, one per gateway: a gateway in each route makes the kernel
  * compare it with every fib_info of the same hash (net/ipv4/fib_semantics.c, fib_find_info), which
  * is quadratic. The id of a gateway's nexthop is the IPv4 address itself as a number: it needs no
- * state, survives restarts and never collides between gateways. Where the kernel lacks nexthop objects,
- * and for IPv6, routes carry their gateway.
+ * state, survives restarts and never collides between gateways. Where the kernel lacks nexthop
+ * objects, and for IPv6, routes carry their gateway.
  */
 #ifndef POPLIN_DATAPLANE_ROUTES_H
 #define POPLIN_DATAPLANE_ROUTES_H
@@ -30,14 +30,15 @@ uint32_t routes_nexthop_id(const struct routes_config *c, const struct addr *gat
  * step; otherwise the message fails with -EEXIST when anything stands there, so a foreign route is
  * never overwritten.
  */
-int routes_add_nexthop(const struct routes_config *c, struct netlink_batch *b, const struct addr *gateway,
-		       bool replace, size_t tag, struct err *err);
+int routes_add_nexthop(const struct routes_config *c, struct netlink_batch *b,
+		       const struct addr *gateway, bool replace, size_t tag, struct err *err);
 int routes_delete_nexthop(const struct routes_config *c, struct netlink_batch *b,
 			  const struct addr *gateway, size_t tag, struct err *err);
-int routes_add_route(const struct routes_config *c, struct netlink_batch *b, const struct prefix *dst,
-		     const struct addr *gateway, bool replace, size_t tag, struct err *err);
-int routes_delete_route(const struct routes_config *c, struct netlink_batch *b, const struct prefix *dst,
-			size_t tag, struct err *err);
+int routes_add_route(const struct routes_config *c, struct netlink_batch *b,
+		     const struct prefix *dst, const struct addr *gateway, bool replace, size_t tag,
+		     struct err *err);
+int routes_delete_route(const struct routes_config *c, struct netlink_batch *b,
+			const struct prefix *dst, size_t tag, struct err *err);
 
 /* Removes every route and nexthop that carries our protocol number. */
 int routes_remove_all(struct netlink *nl, const struct routes_config *c, struct err *err);

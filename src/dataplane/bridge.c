@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "poplin/dataplane/bridge.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "poplin/model/pod.h"
+#include "poplin/nl/address.h"
+#include "poplin/nl/link.h"
+
+#define NAMES_MAX 4096 /* ports of a bridge that are remembered for removal: it takes 1,024 */
+
+void bridge_mac(const struct prefix *subnet, uint8_t ret[static 6])
+{
+	size_t end = subnet->addr.family == AF_INET ? 4 : (subnet->len + 7U) / 8;
+
+	ret[0] = 0x02;
+	ret[1] = 0x70;
+	memcpy(ret + 2, subnet->addr.bytes + (end < 4 ? 0 : end - 4), 4);
+}
+
+/* The link of that name, created if there is none. */
+static int get_or_create(struct netlink *nl, const struct bridge *b, const uint8_t mac[static 6],
+			 struct link *ret, bool *changed, struct err *err)
+{
+	int r = link_get(nl, b->name, ret, err);
+
+	if (r == -ENODEV) {
+		r = link_bridge_create(nl, b->name, mac, b->mtu, err);
+		if (r < 0)
+			return r;
+		*changed = true;
+		r = link_get(nl, b->name, ret, err);
+	}
+	if (r == 0 && strcmp(ret->kind, "bridge") != 0)
+		return err_set(err, -EEXIST, "link %s is there already and is not a bridge",
+			       b->name);
+	return r;
+}
+
+static int ensure_link(struct netlink *nl, const struct bridge *b, const struct link *link,
+		       const uint8_t mac[static 6], bool *changed, struct err *err)
+{
+	struct link want = { .mtu = b->mtu };
+	unsigned changes = 0;
+
+	memcpy(want.mac, mac, sizeof(want.mac));
+	if (memcmp(link->mac, mac, sizeof(link->mac)) != 0)
+		changes |= LINK_MAC;
+	if (link->mtu != b->mtu)
+		changes |= LINK_MTU;
+	if (!(link->flags & IFF_UP))
+		changes |= LINK_UP;
+	if (!changes)
+		return 0;
+	*changed = true;
+	return link_set(nl, link->index, &want, changes, err);
+}
+
+/* -- addresses -------------------------------------------------------------- */
+
+#define STALE_MAX 8
+
+struct address_check {
+	const struct bridge *b;
+	struct prefix gateway; /* with the subnet's length */
+	bool found;
+	struct prefix stale[STALE_MAX]; /* more of them are found at the next look */
+	unsigned nstale;
+};
+
+static int check_address(const struct address *address, void *arg)
+{
+	struct address_check *check = arg;
+
+	if (prefix_cmp(&address->address, &check->gateway) == 0)
+		check->found = true;
+	else if (prefix_contains_addr(&check->b->pods, &address->address.addr) &&
+		 check->nstale < STALE_MAX)
+		check->stale[check->nstale++] = address->address;
+	return 0;
+}
+
+static int ensure_address(struct netlink *nl, const struct bridge *b, unsigned index, bool *changed,
+			  struct err *err)
+{
+	struct address_check check = {
+		.b = b,
+		.gateway = { .addr = prefix_gateway(&b->subnet), .len = b->subnet.len },
+	};
+	int r = address_foreach(nl, index, b->subnet.addr.family, check_address, &check, err);
+
+	if (r == 0 && !check.found) {
+		*changed = true;
+		r = address_ensure(nl, index, &check.gateway, err);
+	}
+	for (unsigned i = 0; r == 0 && i < check.nstale; i++) {
+		*changed = true;
+		r = address_absent(nl, index, &check.stale[i], err);
+	}
+	return r;
+}
+
+int bridge_ensure(struct netlink *nl, const struct bridge *b, bool *ret_changed, struct err *err)
+{
+	const char *forwarding = b->subnet.addr.family == AF_INET ? "net/ipv4/ip_forward"
+								  : "net/ipv6/conf/all/forwarding";
+	bool changed = false;
+	struct link link;
+	uint8_t mac[6];
+	int r;
+
+	bridge_mac(&b->subnet, mac);
+	r = get_or_create(nl, b, mac, &link, &changed, err);
+	if (r == 0)
+		r = ensure_link(nl, b, &link, mac, &changed, err);
+	if (r == 0)
+		r = ensure_address(nl, b, link.index, &changed, err);
+	if (r == 0)
+		r = sysctl_ensure(forwarding, "1", &changed, err);
+	if (r < 0)
+		return r;
+	*ret_changed = changed;
+	return (int)link.index;
+}
+
+/* -- removal ---------------------------------------------------------------- */
+
+struct ports {
+	unsigned index[NAMES_MAX];
+	unsigned count;
+};
+
+static int note_port(const struct link *link, void *arg)
+{
+	struct ports *ports = arg;
+
+	if (strncmp(link->name, POD_LINK_PREFIX, strlen(POD_LINK_PREFIX)) == 0 &&
+	    strcmp(link->kind, "veth") == 0 && ports->count < NAMES_MAX)
+		ports->index[ports->count++] = link->index;
+	return 0;
+}
+
+int bridge_remove(struct netlink *nl, const char *name, struct err *err)
+{
+	struct ports ports = { .count = 0 };
+	struct link link;
+	int r = link_get(nl, name, &link, err);
+
+	if (r == -ENODEV)
+		return 0;
+	if (r < 0)
+		return r;
+	if (strcmp(link.kind, "bridge") != 0)
+		return err_set(err, -EEXIST, "link %s is not a bridge, so it is not ours", name);
+	r = link_foreach(nl, link.index, note_port, &ports, err);
+	for (unsigned i = 0; r == 0 && i < ports.count; i++) {
+		r = link_delete(nl, ports.index[i], err);
+		r = r == -ENODEV ? 0 : r;
+	}
+	if (r == 0)
+		r = link_delete(nl, link.index, err);
+	return r == -ENODEV ? 0 : r;
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "poplin/dataplane/routes.h"
+
+#include <errno.h>
+#include <linux/nexthop.h>
+#include <string.h>
+
+/* Adds msg, which is NULL when memory was short, and frees it. */
+static int add_take(struct netlink_batch *b, struct nl_msg *msg, size_t tag, struct err *err)
+{
+	int r = msg ? netlink_batch_add(b, msg, tag) : -ENOMEM;
+
+	nlmsg_free(msg);
+	return r < 0 ? err_errno(err, r, "route batch") : 0;
+}
+
+static unsigned put_flags(bool replace)
+{
+	return NLM_F_CREATE | (replace ? NLM_F_REPLACE : NLM_F_EXCL);
+}
+
+uint32_t routes_nexthop_id(const struct routes_config *c, const struct addr *gateway)
+{
+	return c->nexthops && gateway->family == AF_INET ? addr_to_ipv4(gateway) : 0;
+}
+
+int routes_add_nexthop(const struct routes_config *c, struct netlink_batch *b,
+		       const struct addr *gateway, bool replace, size_t tag, struct err *err)
+{
+	const struct nexthop n = {
+		.id = routes_nexthop_id(c, gateway),
+		.gateway = *gateway,
+		.index = c->index,
+		.protocol = c->protocol,
+	};
+
+	return add_take(b, nexthop_put_msg(&n, put_flags(replace)), tag, err);
+}
+
+int routes_delete_nexthop(const struct routes_config *c, struct netlink_batch *b,
+			  const struct addr *gateway, size_t tag, struct err *err)
+{
+	return add_take(b, nexthop_delete_msg(routes_nexthop_id(c, gateway)), tag, err);
+}
+
+int routes_add_route(const struct routes_config *c, struct netlink_batch *b,
+		     const struct prefix *dst, const struct addr *gateway, bool replace, size_t tag,
+		     struct err *err)
+{
+	struct route r = { .dst = *dst, .protocol = c->protocol };
+
+	r.nexthop = routes_nexthop_id(c, gateway);
+	if (!r.nexthop) {
+		r.gateway = *gateway;
+		r.index = c->index;
+	}
+	return add_take(b, route_put_msg(&r, put_flags(replace)), tag, err);
+}
+
+int routes_delete_route(const struct routes_config *c, struct netlink_batch *b,
+			const struct prefix *dst, size_t tag, struct err *err)
+{
+	const struct route r = { .dst = *dst, .protocol = c->protocol };
+
+	return add_take(b, route_delete_msg(&r), tag, err);
+}
+
+/* -- everything ------------------------------------------------------------- */
+
+struct removal {
+	struct netlink_batch *batch;
+	struct err *err;
+	int failed; /* the first failure of a deletion */
+};
+
+static int note_route(const struct route *r, void *arg)
+{
+	struct removal *removal = arg;
+
+	return add_take(removal->batch, route_delete_msg(r), 0, removal->err);
+}
+
+static int note_nexthop(const struct nexthop *n, void *arg)
+{
+	struct removal *removal = arg;
+
+	return add_take(removal->batch, nexthop_delete_msg(n->id), 0, removal->err);
+}
+
+static void take_result(size_t tag, int result, const char *text, void *arg)
+{
+	struct removal *removal = arg;
+
+	/* Gone already is as good as removed. A dump that was begun anew lists some twice. */
+	if (result == 0 || result == -ESRCH || result == -ENOENT || removal->failed)
+		return;
+	removal->failed =
+		err_errno(removal->err, result, "remove a route%s%s", text[0] ? ": " : "", text);
+}
+
+int routes_remove_all(struct netlink *nl, const struct routes_config *c, struct err *err)
+{
+	auto_(netlink_batch_free) struct netlink_batch *batch = NULL;
+	struct removal removal = { .err = err };
+	int r = netlink_batch_new(&batch, err);
+
+	if (r < 0)
+		return r;
+	removal.batch = batch;
+	r = route_foreach(nl, AF_INET, c->protocol, note_route, NULL, &removal, err);
+	if (r == 0)
+		r = route_foreach(nl, AF_INET6, c->protocol, note_route, NULL, &removal, err);
+	if (r == 0 && c->nexthops)
+		r = nexthop_foreach(nl, c->protocol, note_nexthop, NULL, &removal, err);
+	if (r == 0)
+		r = netlink_batch_send(nl, batch, take_result, &removal, err);
+	return r < 0 ? r : removal.failed;
+}
