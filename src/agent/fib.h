@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the kernel has of our routes and nexthops, as far as we know.
+ *
+ * It is filled by a full dump (fib_sync) and kept up by the workers, who note what they are about
+ * to do before they send it, and by the monitor, who sees what others do. A note may turn out to be
+ * wrong: that shows as an error of the next request, or at the next dump, and is repaired.
+ *
+ * Threads: any; one lock (LOCK_FIB), not held across I/O.
+ */
+#ifndef POPLIN_AGENT_FIB_H
+#define POPLIN_AGENT_FIB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "peers.h"
+#include "poplin/base/err.h"
+#include "poplin/base/mem.h"
+#include "poplin/dataplane/routes.h"
+#include "poplin/nl/nl.h"
+#include "queue.h"
+
+struct fib;
+
+int fib_new(struct fib **ret, struct err *err);
+void fib_free(struct fib *f);
+DEFINE_AUTO(struct fib *, fib_free)
+
+enum fib_state {
+	FIB_ABSENT,  /* nothing is there */
+	FIB_OURS,    /* our route, by the gateway that is noted */
+	FIB_FOREIGN, /* a route of somebody else's: a clash where we need one */
+	FIB_UNKNOWN, /* ask the kernel */
+};
+
+struct fib_route {
+	enum fib_state state;
+	struct addr gateway; /* FIB_OURS */
+};
+
+/* -- routes ----------------------------------------------------------------- */
+
+void fib_get(struct fib *f, const struct prefix *prefix, struct fib_route *ret);
+/* -ENOMEM: the note is lost; the next dump brings it back. */
+int fib_note(struct fib *f, const struct prefix *prefix, enum fib_state state,
+	     const struct addr *gateway);
+
+/* -- nexthops, by their gateway ---------------------------------------------- */
+
+enum fib_nexthop { FIB_NEXTHOP_ABSENT, FIB_NEXTHOP_THERE, FIB_NEXTHOP_LEAVING };
+enum fib_nexthop fib_nexthop_get(struct fib *f, const struct addr *gateway);
+/*
+ * FIB_NEXTHOP_LEAVING: a worker is about to remove it; until that is over no route may be put on
+ * it. Returns -EBUSY when routes use it, and for LEAVING when another worker is at it.
+ */
+int fib_nexthop_note(struct fib *f, const struct addr *gateway, enum fib_nexthop state);
+
+/* -- the whole --------------------------------------------------------------- */
+
+/*
+ * Reads everything of ours from the kernel. What was noted while the dump ran is newer than the
+ * dump and stays. Called by the monitor thread only.
+ */
+int fib_sync(struct fib *f, struct netlink *nl, const struct routes_config *config,
+	     struct err *err);
+/*
+ * Puts every key on the queue whose desired state in peers differs from what is noted here. Returns
+ * how many.
+ */
+size_t fib_queue_difference(struct fib *f, struct peers *peers, struct queue *queue);
+
+struct fib_stats {
+	size_t routes[2]; /* FIB_OURS: IPv4, IPv6 */
+	size_t nexthops;
+	size_t foreign; /* clashes */
+};
+void fib_stats(struct fib *f, struct fib_stats *ret);
+/* Calls fn for each route of ours, under the lock; a negative return ends it. */
+int fib_foreach(struct fib *f,
+		int (*fn)(const struct prefix *prefix, const struct fib_route *route, void *arg),
+		void *arg);
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The work queue: keys of what is to be compared with the kernel and put right.
+ *
+ * It holds keys, never events: whoever works on a key looks up what should be and what is. A key is
+ * in the queue once, however often it is put; while a worker has it no second one gets it, and
+ * when it was put meanwhile it comes again. A key that failed comes back after a backoff that
+ * grows with each failure in a row (exponential, with jitter) and is over at once when the key is
+ * put again: something changed, so it is worth a try.
+ *
+ * Threads: any; one lock (LOCK_QUEUE), never held while waiting for anything else.
+ */
+#ifndef POPLIN_AGENT_QUEUE_H
+#define POPLIN_AGENT_QUEUE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "poplin/base/err.h"
+#include "poplin/base/mem.h"
+#include "poplin/model/prefix.h"
+
+enum key_kind {
+	KEY_ROUTE,   /* a destination prefix */
+	KEY_NEXTHOP, /* a gateway, as a prefix of full length */
+};
+
+struct key {
+	enum key_kind kind;
+	struct prefix prefix;
+};
+
+struct key key_route(const struct prefix *prefix);
+struct key key_nexthop(const struct addr *gateway);
+
+struct queue_item {
+	struct key key;
+	unsigned tries;	  /* that failed in a row so far */
+	int64_t event_ns; /* clock_ns() of the oldest event that put it; 0: no event did */
+};
+
+struct queue;
+
+struct queue_config {
+	int64_t (*now)(void); /* clock_ns(), or a test's clock */
+	/* Called without the lock when nothing is ready or in work any more. May be NULL. */
+	void (*on_drained)(void *arg);
+	void *arg;
+};
+
+int queue_new(struct queue **ret, const struct queue_config *config, struct err *err);
+void queue_free(struct queue *q); /* nobody may use it any more */
+DEFINE_AUTO(struct queue *, queue_free)
+
+/* event_ns as in struct queue_item. Out of memory: the key is lost until the next resync, and
+ * counted. */
+void queue_put(struct queue *q, const struct key *key, int64_t event_ns);
+
+/*
+ * Waits for keys and takes up to max of them; each must be given back by queue_done(). Returns how
+ * many, or 0 when the queue was stopped or *quit is true (looked at after each queue_wake()).
+ */
+size_t queue_take(struct queue *q, struct queue_item *ret, size_t max, const atomic_bool *quit);
+/* result: 0, or the negative errno that a retry may mend. */
+void queue_done(struct queue *q, const struct key *key, int result);
+void queue_wake(struct queue *q);
+void queue_stop(struct queue *q); /* every queue_take() returns 0 from now on */
+
+struct queue_stats {
+	size_t ready, working, delayed;
+};
+void queue_stats(struct queue *q, struct queue_stats *ret);
+
+enum queue_state { QUEUE_NONE, QUEUE_READY, QUEUE_WORKING, QUEUE_DELAYED };
+struct queue_view {
+	enum queue_state state;
+	unsigned tries;	     /* that failed in a row */
+	int error;	     /* of the last one: a negative errno, or 0 */
+	int64_t next_try_ns; /* QUEUE_DELAYED: when, by the queue's clock */
+};
+/* state is QUEUE_NONE when the key is not in the queue. */
+void queue_look(struct queue *q, const struct key *key, struct queue_view *ret);
+
+#endif
