@@ -415,13 +415,11 @@ void settings_usage(FILE *out)
 	for (unsigned id = 0; id < SETTINGS; id++) {
 		const struct setting_row *row = &rows[id];
 
-		fprintf(out, "  %-20s %s%s%s\n", row->name, *row->value ? "[" : "", row->value,
-			*row->value ? "]" : "");
-		fprintf(out, "      %s.\n", row->help);
-		fprintf(out, "      %c%s%s.\n",
-			toupper((unsigned char)*setting_allowed(row, allowed)), allowed + 1,
-			row->reloadable ? "; taken over by a reload" : "");
+		fprintf(out, "  %s=%s%s\n", row->name, row->value, row->reloadable ? " (R)" : "");
+		fprintf(out, "      %c%s.\n", toupper((unsigned char)*row->help), row->help + 1);
+		fprintf(out, "      Allowed: %s.\n", setting_allowed(row, allowed));
 	}
+	fprintf(out, "(R): a reload (SIGHUP) takes a new value over. All others need a restart.\n");
 }
 
 /* Text of a manual page: a line is 78 characters at most, broken at blanks. */

@@ -38,8 +38,7 @@
  * length; other types have limits of their own (0, 0).
  */
 #define SETTING_TABLE(X)                                                                           \
-	X(ETCD_HOST, ENDPOINTS, etcd_host, "127.0.0.1:2379", 1, 1023, true,                        \
-	  "where etcd is: host, host:port or http(s) URL; several separated by commas")            \
+	X(ETCD_HOST, ENDPOINTS, etcd_host, "127.0.0.1:2379", 1, 1023, true, "the servers of etcd") \
 	X(ETCD_PREFIX, KEY, etcd_prefix, "/poplin/nodes", 1, 255, false,                           \
 	  "key in etcd below which each node has its record")                                      \
 	X(ETCD_COUNTER_KEY, KEY, etcd_counter_key, "/poplin/counter", 1, 255, false,               \
@@ -74,9 +73,9 @@
 	X(RESYNC_INTERVAL, UINT, resync_interval_s, "300", 1, 86400, true,                         \
 	  "seconds between full comparisons of the kernel's routes with the records")              \
 	X(METRICS_ADDRESS, LISTEN, metrics_address, DEFAULT_METRICS_ADDRESS, 0, 0, false,          \
-	  "address:port of metrics, health and status over HTTP; port 0: any free one")            \
-	X(LOG_LEVEL, LEVEL, log_level, "info", 0, 0, true, "error, warn, info or debug")           \
-	X(LOG_FORMAT, FORMAT, log_format, "text", 0, 0, true, "text or json")                      \
+	  "where metrics, health and status are served over HTTP; port 0: any free one")           \
+	X(LOG_LEVEL, LEVEL, log_level, "info", 0, 0, true, "the least that is logged")             \
+	X(LOG_FORMAT, FORMAT, log_format, "text", 0, 0, true, "form of the log lines")             \
 	X(STATE_DIR, FOLDER, state_dir, "/run/poplin", 1, 200, false,                              \
 	  "folder of the node's state; best on a tmpfs, as nothing in it outlives a boot")
 
@@ -156,7 +155,7 @@ void settings_keep(const struct settings *running, struct settings *loaded);
 const char *setting_name(enum setting id);    /* "ETCD_HOST" */
 const char *setting_default(enum setting id); /* as text; "": found at run time */
 
-/* Writes the table for people: "  NAME (default) help". For poplind --help. */
+/* Writes the table for people: defaults, help, what is allowed. For poplind --help. */
 void settings_usage(FILE *out);
 /* Writes a configuration file that says where each value came from. For poplind --check-config. */
 void settings_print(const struct settings *s, FILE *out);

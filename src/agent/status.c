@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,17 +17,6 @@
 #include "status_json.h"
 
 #define TYPE_JSON "application/json"
-
-void status_view_reason(struct status_view *v, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (v->nreasons == STATUS_REASONS_MAX)
-		return;
-	va_start(ap, fmt);
-	vsnprintf(v->reasons[v->nreasons++], STATUS_REASON_TEXT_MAX, fmt, ap);
-	va_end(ap);
-}
 
 /* -- pods ------------------------------------------------------------------- */
 

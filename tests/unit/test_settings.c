@@ -441,9 +441,10 @@ static void test_usage(void **state)
 	char *text = printed(settings_usage), *line = text;
 
 	for (unsigned id = 0; id < SETTINGS; id++) {
-		char wanted[64];
+		char wanted[SETTING_LIST_MAX];
 
-		snprintf(wanted, sizeof(wanted), "  %s ", setting_name((enum setting)id));
+		snprintf(wanted, sizeof(wanted), "  %s=%s", setting_name((enum setting)id),
+			 setting_default((enum setting)id));
 		assert_non_null(strstr(text, wanted));
 	}
 	for (; *line; line += strcspn(line, "\n") + 1)
