@@ -66,6 +66,11 @@ const char *setting_default(enum setting id)
 	return rows[id].value;
 }
 
+bool setting_reloadable(enum setting id)
+{
+	return rows[id].reloadable;
+}
+
 static void warn(const struct loader *l, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 

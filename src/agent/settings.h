@@ -154,6 +154,7 @@ void settings_keep(const struct settings *running, struct settings *loaded);
 
 const char *setting_name(enum setting id);    /* "ETCD_HOST" */
 const char *setting_default(enum setting id); /* as text; "": found at run time */
+bool setting_reloadable(enum setting id);
 
 /* Writes the table for people: defaults, help, what is allowed. For poplind --help. */
 void settings_usage(FILE *out);

@@ -1,4 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Theory of operation. A list is copied under its module's lock into two plain buffers, rows and
+ * their texts, and becomes JSON after the lock was given back: formatting takes ten times as long
+ * as copying, and the route workers wait for the same locks. What a row says of the kernel and of
+ * the queue is asked row by row later, so rows may be some milliseconds apart; a list is a look,
+ * not a transaction.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,15 +25,174 @@
 
 #define TYPE_JSON "application/json"
 
+/* -- copies ----------------------------------------------------------------- */
+
+/* One row of any list. */
+struct row {
+	struct prefix prefix;
+	struct addr addr;
+	enum peer_state state; /* of a peer */
+	size_t name, text;     /* offsets in texts */
+};
+
+struct copy {
+	struct buf rows, texts;
+	bool failed; /* no memory */
+};
+
+static void copy_done(struct copy *c)
+{
+	buf_done(&c->rows);
+	buf_done(&c->texts);
+}
+#define auto_copy __attribute__((cleanup(copy_done)))
+
+static void copy_add(struct copy *c, const struct prefix *prefix, const struct addr *addr,
+		     enum peer_state state, const char *name, const char *text)
+{
+	struct row row = { .addr = *addr, .state = state, .name = c->texts.len };
+
+	if (prefix)
+		row.prefix = *prefix;
+	if (c->failed || buf_add(&c->texts, name, strlen(name) + 1) < 0)
+		goto failed;
+	row.text = c->texts.len;
+	if (buf_add(&c->texts, text, strlen(text) + 1) < 0 ||
+	    buf_add(&c->rows, &row, sizeof(row)) < 0)
+		goto failed;
+	return;
+failed:
+	c->failed = true;
+}
+
+static size_t copy_count(const struct copy *c)
+{
+	return c->rows.len / sizeof(struct row);
+}
+
+static struct row copy_row(const struct copy *c, size_t i)
+{
+	struct row row;
+
+	memcpy(&row, c->rows.data + i * sizeof(row), sizeof(row));
+	return row;
+}
+
+static const char *copy_text(const struct copy *c, size_t offset)
+{
+	return c->texts.data[offset] ? c->texts.data + offset : NULL;
+}
+
+/* -- peers ------------------------------------------------------------------ */
+
+static int copy_peer(const struct peer_view *peer, void *arg)
+{
+	struct copy *c = arg;
+
+	if (peer->nsubnets == 0)
+		copy_add(c, NULL, &peer->address, peer->state, peer->node, peer->reason);
+	for (unsigned i = 0; i < peer->nsubnets; i++)
+		copy_add(c, &peer->subnets[i], &peer->address, peer->state, peer->node,
+			 peer->reason);
+	return c->failed ? -ENOMEM : 0;
+}
+
+static int handle_peers(struct httpd_reply *reply, void *arg)
+{
+	const struct status_source *s = arg;
+	auto_copy struct copy copy = { .failed = false };
+	struct status_list list;
+	int r;
+
+	peers_foreach(s->peers, copy_peer, &copy);
+	if (copy.failed)
+		return -ENOMEM;
+	reply->type = TYPE_JSON;
+	r = status_json_begin(&list, &reply->body, "peers");
+	for (size_t i = 0; i < copy_count(&copy) && r == 0; i++) {
+		struct row row = copy_row(&copy, i);
+
+		r = status_json_peer(&list, copy_text(&copy, row.name), &row.prefix, &row.addr,
+				     row.prefix.addr.family == AF_UNSPEC ? NULL : "host-gw",
+				     peer_state_name(row.state), copy_text(&copy, row.text));
+	}
+	return r < 0 ? r : status_json_end(&list);
+}
+
+/* -- routes ----------------------------------------------------------------- */
+
+static void copy_route(const struct prefix *prefix, const struct addr *gateway, const char *node,
+		       void *arg)
+{
+	copy_add(arg, prefix, gateway, PEER_OK, node, "");
+}
+
+/* How the route stands, from what the kernel has and what the queue has still to do about it. */
+static void judge_route(const struct status_source *s, struct status_route *route)
+{
+	struct key key = key_route(route->destination);
+	struct queue_view work;
+	struct fib_route kernel;
+
+	fib_get(s->fib, route->destination, &kernel);
+	queue_look(s->queue, &key, &work);
+	route->next_try_ns = -1;
+	if (kernel.state == FIB_OURS && addr_cmp(&kernel.gateway, route->via) == 0) {
+		route->state = "installed";
+		return;
+	}
+	route->state = "pending";
+	if (work.state == QUEUE_DELAYED || work.tries > 0) {
+		route->state = "failing";
+		route->reason = work.error < 0 ? strerror(-work.error) : NULL;
+		route->tries = work.tries;
+	}
+	if (work.state == QUEUE_DELAYED) {
+		int64_t wait = work.next_try_ns - clock_ns();
+
+		route->next_try_ns = wait > 0 ? wait : 0;
+	}
+	if (kernel.state == FIB_FOREIGN) {
+		route->state = "clash";
+		route->reason = "a route that is not ours stands there";
+	}
+}
+
+static int handle_routes(struct httpd_reply *reply, void *arg)
+{
+	const struct status_source *s = arg;
+	auto_copy struct copy copy = { .failed = false };
+	struct status_list list;
+	int r;
+
+	peers_foreach_route(s->peers, copy_route, &copy);
+	if (copy.failed)
+		return -ENOMEM;
+	reply->type = TYPE_JSON;
+	r = status_json_begin(&list, &reply->body, "routes");
+	for (size_t i = 0; i < copy_count(&copy) && r == 0; i++) {
+		struct row row = copy_row(&copy, i);
+		struct status_route route = {
+			.destination = &row.prefix,
+			.via = &row.addr,
+			.node = copy_text(&copy, row.name),
+		};
+
+		judge_route(s, &route);
+		r = status_json_route(&list, &route);
+	}
+	return r < 0 ? r : status_json_end(&list);
+}
+
 /* -- pods ------------------------------------------------------------------- */
 
-/* One that runs while pods come and go sees some of them: the folder is read without a lock. */
+/* A folder that changes while it is read: a pod that comes or goes meanwhile may be missing. */
 static void foreach_pod(const struct status_source *s, ipam_fn *fn, void *arg)
 {
 	struct err err = ERR_INIT;
 	int r = ipam_foreach(s->ipam_dir, fn, arg, &err);
 
-	if (r < 0 && r != -ENOENT)
+	if (r < 0 && r != -ENOENT && r != -ENOMEM)
 		log_limited(LOG_WARN, "cannot read the pods' addresses, ignoring" KV("error", "%s"),
 			    err.text);
 }
@@ -40,84 +206,163 @@ static int count_pod(const struct addr *addr, const char *container, const char 
 	return 0;
 }
 
-struct pod {
-	struct addr addr;
-	char *container, *interface; /* owned */
-};
-
-struct pods {
-	struct pod *pods;
-	size_t count, size;
-	bool failed; /* no memory */
-};
-
-static int add_pod(const struct addr *addr, const char *container, const char *interface, void *arg)
+static int copy_pod(const struct addr *addr, const char *container, const char *interface,
+		    void *arg)
 {
-	struct pods *all = arg;
-	struct pod pod = { .addr = *addr };
+	struct copy *c = arg;
 
-	if (all->count == all->size) {
-		size_t size = all->size ? 2 * all->size : 64;
-		struct pod *grown = reallocarray(all->pods, size, sizeof(*grown));
-
-		if (!grown)
-			goto failed;
-		all->pods = grown;
-		all->size = size;
-	}
-	pod.container = strdup(container);
-	pod.interface = strdup(interface);
-	if (!pod.container || !pod.interface) {
-		free(pod.container);
-		free(pod.interface);
-		goto failed;
-	}
-	all->pods[all->count++] = pod;
-	return 0;
-failed:
-	all->failed = true;
-	return -ENOMEM;
+	copy_add(c, NULL, addr, PEER_OK, container, interface);
+	return c->failed ? -ENOMEM : 0;
 }
 
-static void pods_done(struct pods *all)
+static int compare_rows(const void *a, const void *b)
 {
-	for (size_t i = 0; i < all->count; i++) {
-		free(all->pods[i].container);
-		free(all->pods[i].interface);
-	}
-	free(all->pods);
-}
-
-static int compare_pods(const void *a, const void *b)
-{
-	return addr_cmp(&((const struct pod *)a)->addr, &((const struct pod *)b)->addr);
-}
-
-static int write_pods(struct buf *b, const struct pods *all)
-{
-	struct status_list list;
-	int r = status_json_begin(&list, b, "pods");
-
-	for (size_t i = 0; i < all->count && r == 0; i++) {
-		const struct pod *pod = &all->pods[i];
-		char link[16];
-
-		pod_link_name(pod->container, pod->interface, link);
-		r = status_json_pod(&list, &pod->addr, pod->container, pod->interface, link);
-	}
-	return r < 0 ? r : status_json_end(&list);
+	return addr_cmp(&((const struct row *)a)->addr, &((const struct row *)b)->addr);
 }
 
 static int handle_pods(struct httpd_reply *reply, void *arg)
 {
-	struct pods all = { .pods = NULL };
+	auto_copy struct copy copy = { .failed = false };
+	struct status_list list;
 	int r;
 
-	foreach_pod(arg, add_pod, &all);
-	if (all.count > 0)
-		qsort(all.pods, all.count, sizeof(*all.pods), compare_pods);
-	r = all.failed ? -ENOMEM : write_pods(&reply->body, &all);
-	pods_done(&all);
+	foreach_pod(arg, copy_pod, &copy);
+	if (copy.failed)
+		return -ENOMEM;
+	if (copy.rows.data)
+		qsort(copy.rows.data, copy_count(&copy), sizeof(struct row), compare_rows);
 	reply->type = TYPE_JSON;
-	return r;
+	r = status_json_begin(&list, &reply->body, "pods");
+	for (size_t i = 0; i < copy_count(&copy) && r == 0; i++) {
+		struct row row = copy_row(&copy, i);
+		const char *container = copy.texts.data + row.name;
+		const char *interface = copy.texts.data + row.text;
+		char link[16];
+
+		pod_link_name(container, interface, link);
+		r = status_json_pod(&list, &row.addr, container, interface, link);
+	}
+	return r < 0 ? r : status_json_end(&list);
 }
+
+/* -- numbers ---------------------------------------------------------------- */
+
+static void look(const struct status_source *s, struct status_view *view,
+		 struct status_counts *counts)
+{
+	struct peers_stats peers;
+	struct fib_stats fib;
+	struct queue_stats queue;
+
+	*view = (struct status_view){ .healthy = false };
+	s->view(view, s->arg);
+	peers_stats(s->peers, &peers);
+	fib_stats(s->fib, &fib);
+	queue_stats(s->queue, &queue);
+	*counts = (struct status_counts){
+		.peers = peers.known,
+		.rejected = peers.rejected,
+		.conflicts = peers.conflicts,
+		.desired = { peers.routes[0], peers.routes[1] },
+		.installed = { fib.routes[0], fib.routes[1] },
+		.failing = queue.delayed,
+		.queue_depth = queue.ready,
+	};
+	foreach_pod(s, count_pod, &counts->pods_held);
+	if (view->subnet.addr.family != AF_UNSPEC)
+		counts->pods_capacity = ipam_capacity(&view->subnet);
+}
+
+static int handle_status(struct httpd_reply *reply, void *arg)
+{
+	struct status_view view;
+	struct status_counts counts;
+
+	look(arg, &view, &counts);
+	reply->type = TYPE_JSON;
+	return status_json_status(&reply->body, &view, &counts);
+}
+
+static int64_t gauge(uint64_t n)
+{
+	return n < INT64_MAX ? (int64_t)n : INT64_MAX;
+}
+
+static void set_gauges(const struct status_view *v, const struct status_counts *c)
+{
+	int64_t real = clock_real_ns(), expiry = 0, change = 0;
+
+	if (v->lease_deadline_ns > 0)
+		expiry = real + v->lease_deadline_ns - clock_boot_ns();
+	if (v->store_last_change_ns > 0)
+		change = real + v->store_last_change_ns - clock_ns();
+	metric_set(METRIC_LEASE_TTL, 0, v->lease_held ? v->lease_ttl_s : 0);
+	metric_set(METRIC_LEASE_EXPIRY, 0, expiry);
+	metric_set(METRIC_WATCH_LAST_EVENT, 0, change);
+	metric_set(METRIC_PEERS, 0, gauge(c->peers));
+	metric_set(METRIC_PEERS_REJECTED, 0, gauge(c->rejected));
+	metric_set(METRIC_PEERS_CONFLICTS, 0, gauge(c->conflicts));
+	for (unsigned family = 0; family < METRIC_FAMILIES; family++) {
+		metric_set(METRIC_ROUTES_DESIRED, family, gauge(c->desired[family]));
+		metric_set(METRIC_ROUTES_INSTALLED, family, gauge(c->installed[family]));
+	}
+	metric_set(METRIC_WORKQUEUE_DEPTH, 0, gauge(c->queue_depth));
+	metric_set(METRIC_IPAM_ADDRESSES, 0, gauge(c->pods_held));
+	metric_set(METRIC_IPAM_CAPACITY, 0, gauge(c->pods_capacity));
+}
+
+static int handle_metrics(struct httpd_reply *reply, void *arg)
+{
+	struct status_view view;
+	struct status_counts counts;
+
+	look(arg, &view, &counts);
+	set_gauges(&view, &counts);
+	reply->type = METRICS_CONTENT_TYPE;
+	return metrics_write(&reply->body);
+}
+
+/* -- health ----------------------------------------------------------------- */
+
+/* 200 and "ok", or 503 and the reasons, a line each. */
+static int answer_health(struct httpd_reply *reply, bool fine, const struct status_view *v)
+{
+	if (fine)
+		return buf_adds(&reply->body, "ok\n");
+	reply->status = 503;
+	if (v->nreasons == 0)
+		return buf_adds(&reply->body, "no reason is known\n");
+	for (unsigned i = 0; i < v->nreasons; i++)
+		if (buf_printf(&reply->body, "%s\n", v->reasons[i]) < 0)
+			return -ENOMEM;
+	return 0;
+}
+
+static int handle_healthz(struct httpd_reply *reply, void *arg)
+{
+	const struct status_source *s = arg;
+	struct status_view view = { .healthy = false };
+
+	s->view(&view, s->arg);
+	return answer_health(reply, view.healthy, &view);
+}
+
+static int handle_readyz(struct httpd_reply *reply, void *arg)
+{
+	const struct status_source *s = arg;
+	struct status_view view = { .healthy = false };
+
+	s->view(&view, s->arg);
+	return answer_health(reply, view.healthy && view.ready, &view);
+}
+
+const struct httpd_path status_paths[] = {
+	{ "/metrics", handle_metrics, "metrics for Prometheus" },
+	{ "/healthz", handle_healthz, "200 while the agent works" },
+	{ "/readyz", handle_readyz, "200 once pods can be attached" },
+	{ "/status", handle_status, "this node, as JSON" },
+	{ "/status/peers", handle_peers, "the other nodes, as JSON" },
+	{ "/status/routes", handle_routes, "routes to the other nodes, as JSON" },
+	{ "/status/pods", handle_pods, "pods' addresses, as JSON" },
+	{ NULL, NULL, NULL },
+};

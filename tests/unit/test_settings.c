@@ -513,6 +513,28 @@ static void test_installed_file(void **state)
 	assert_int_equal(warnings.len, 0);
 }
 
+/* The README's table has a line for each setting, with its default and an R if it reloads. */
+static void test_readme(void **state)
+{
+	auto_buf struct buf text = BUF_INIT;
+	char path[256], line[SETTING_LIST_MAX];
+
+	assert_int_equal(
+		file_read(source_path("README.md", path, sizeof(path)), 1 << 20, &text, &err), 0);
+	for (unsigned id = 0; id < SETTINGS; id++) {
+		const char *value = setting_default((enum setting)id);
+		const char *reload = setting_reloadable((enum setting)id) ? " R " : " ";
+
+		if (*value)
+			snprintf(line, sizeof(line), "\n| `%s` | `%s` |%s|",
+				 setting_name((enum setting)id), value, reload);
+		else
+			snprintf(line, sizeof(line), "\n| `%s` | ", setting_name((enum setting)id));
+		if (!strstr(text.data, line))
+			fail_msg("%s lacks the line%s", path, line);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -531,6 +553,7 @@ int main(void)
 		cmocka_unit_test_setup(test_usage, setup),
 		cmocka_unit_test_setup(test_manual, setup),
 		cmocka_unit_test_setup(test_installed_file, setup),
+		cmocka_unit_test_setup(test_readme, setup),
 	};
 
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
