@@ -2,9 +2,7 @@
 /* The HTTP server, asked by real requests on a free port. */
 #include "unit.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -13,6 +11,7 @@
 #include <unistd.h>
 
 #include "agent/httpd.h"
+#include "client.h"
 #include "poplin/base/buf.h"
 #include "poplin/base/mem.h"
 
@@ -90,64 +89,14 @@ static int teardown(void **state)
 	return 0;
 }
 
-static int dial(void)
-{
-	struct sockaddr_in address = { .sin_family = AF_INET,
-				       .sin_port = htons(httpd_port(server)),
-				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct timeval limit = { .tv_sec = 20 };
-
-	assert_true(fd >= 0);
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
-	return fd;
-}
-
-static void say(int fd, const char *text)
-{
-	assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
-}
-
-/* Reads until the server closes. */
-static void hear(int fd, struct buf *ret)
-{
-	char piece[4096];
-	ssize_t n;
-
-	buf_reset(ret);
-	while ((n = recv(fd, piece, sizeof(piece), 0)) > 0)
-		assert_int_equal(buf_add(ret, piece, (size_t)n), 0);
-	close(fd);
-}
-
 static void ask(const char *method, const char *path, const char *rest, struct buf *ret)
 {
-	char request[512];
-	int fd = dial();
-
-	snprintf(request, sizeof(request), "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s",
-		 method, path, rest ? rest : "\r\n");
-	say(fd, request);
-	hear(fd, ret);
-	assert_non_null(ret->data);
+	client_ask(httpd_port(server), method, path, rest, ret);
 }
 
-static void assert_status(const struct buf *answer, unsigned status)
+static int dial(void)
 {
-	char start[32];
-
-	snprintf(start, sizeof(start), "HTTP/1.1 %u ", status);
-	if (strncmp(answer->data, start, strlen(start)) != 0)
-		fail_msg("not %u: %.200s", status, answer->data);
-}
-
-static const char *body(const struct buf *answer)
-{
-	const char *end = strstr(answer->data, "\r\n\r\n");
-
-	assert_non_null(end);
-	return end + 4;
+	return client_dial(httpd_port(server));
 }
 
 static void test_answers(void **state)
@@ -155,22 +104,22 @@ static void test_answers(void **state)
 	auto_buf struct buf answer = BUF_INIT;
 
 	ask("GET", "/text", NULL, &answer);
-	assert_status(&answer, 200);
-	assert_string_equal(body(&answer), "hello");
+	client_assert_status(&answer, 200);
+	assert_string_equal(client_body(&answer), "hello");
 	assert_non_null(strstr(answer.data, "Content-Type: text/plain; charset=utf-8\r\n"));
 	assert_non_null(strstr(answer.data, "Content-Length: 5\r\n"));
 	ask("GET", "/text?query=1", NULL, &answer);
-	assert_string_equal(body(&answer), "hello");
+	assert_string_equal(client_body(&answer), "hello");
 	ask("GET", "/json", NULL, &answer);
 	assert_non_null(strstr(answer.data, "Content-Type: application/json\r\n"));
 	ask("GET", "/unready", NULL, &answer);
-	assert_status(&answer, 503);
-	assert_string_equal(body(&answer), "not yet\n");
+	client_assert_status(&answer, 503);
+	assert_string_equal(client_body(&answer), "not yet\n");
 	ask("GET", "/empty", NULL, &answer);
-	assert_status(&answer, 200);
-	assert_string_equal(body(&answer), "");
+	client_assert_status(&answer, 200);
+	assert_string_equal(client_body(&answer), "");
 	ask("GET", "/", NULL, &answer);
-	assert_non_null(strstr(body(&answer), "/unready         a 503\n"));
+	assert_non_null(strstr(client_body(&answer), "/unready         a 503\n"));
 }
 
 static void test_head(void **state)
@@ -178,9 +127,9 @@ static void test_head(void **state)
 	auto_buf struct buf answer = BUF_INIT;
 
 	ask("HEAD", "/text", NULL, &answer);
-	assert_status(&answer, 200);
+	client_assert_status(&answer, 200);
 	assert_non_null(strstr(answer.data, "Content-Length: 5\r\n"));
-	assert_string_equal(body(&answer), "");
+	assert_string_equal(client_body(&answer), "");
 }
 
 static void test_refusals(void **state)
@@ -192,18 +141,18 @@ static void test_refusals(void **state)
 
 	for (size_t i = 0; i < countof(wrong); i++) {
 		ask("GET", wrong[i], NULL, &answer);
-		assert_status(&answer, 404);
+		client_assert_status(&answer, 404);
 	}
 	for (size_t i = 0; i < countof(methods); i++) {
 		ask(methods[i], "/text", NULL, &answer);
-		assert_status(&answer, 405);
+		client_assert_status(&answer, 405);
 		assert_non_null(strstr(answer.data, "Allow: GET, HEAD\r\n"));
 	}
 	ask("POST", "/text", "Content-Length: 4\r\n\r\nbody", &answer);
-	assert_status(&answer, 405);
+	client_assert_status(&answer, 405);
 	assert_int_equal(atomic_load(&calls), 0);
 	ask("GET", "/failure", NULL, &answer);
-	assert_status(&answer, 500);
+	client_assert_status(&answer, 500);
 	assert_null(strstr(answer.data, "half"));
 }
 
@@ -213,11 +162,11 @@ static void test_garbage(void **state)
 	char line[8192];
 	int fd = dial();
 
-	say(fd, "\x16\x03\x01 this is no HTTP\r\n\r\n");
-	hear(fd, &answer);
+	client_say(fd, "\x16\x03\x01 this is no HTTP\r\n\r\n");
+	client_hear(fd, &answer);
 	/* Headers beyond the connection's memory. */
 	fd = dial();
-	say(fd, "GET /text HTTP/1.1\r\nHost: x\r\n");
+	client_say(fd, "GET /text HTTP/1.1\r\nHost: x\r\n");
 	memset(line, 'a', sizeof(line));
 	for (int i = 0; i < 8; i++) {
 		char header[16];
@@ -227,10 +176,10 @@ static void test_garbage(void **state)
 		send(fd, line, sizeof(line), MSG_NOSIGNAL);
 		send(fd, "\r\n", 2, MSG_NOSIGNAL);
 	}
-	hear(fd, &answer);
+	client_hear(fd, &answer);
 	/* Still there. */
 	ask("GET", "/text", NULL, &answer);
-	assert_status(&answer, 200);
+	client_assert_status(&answer, 200);
 }
 
 static void test_kept_connection(void **state)
@@ -238,10 +187,10 @@ static void test_kept_connection(void **state)
 	auto_buf struct buf answer = BUF_INIT;
 	int fd = dial();
 
-	say(fd, "GET /text HTTP/1.1\r\nHost: x\r\n\r\n"
-		"GET /text HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-	hear(fd, &answer);
-	assert_status(&answer, 200);
+	client_say(fd, "GET /text HTTP/1.1\r\nHost: x\r\n\r\n"
+		       "GET /text HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+	client_hear(fd, &answer);
+	client_assert_status(&answer, 200);
 	assert_int_equal(atomic_load(&calls), 2);
 }
 
@@ -250,8 +199,8 @@ static void test_big(void **state)
 	auto_buf struct buf answer = BUF_INIT;
 
 	ask("GET", "/big", NULL, &answer);
-	assert_status(&answer, 200);
-	assert_int_equal(strlen(body(&answer)), BIG_LEN);
+	client_assert_status(&answer, 200);
+	assert_int_equal(strlen(client_body(&answer)), BIG_LEN);
 }
 
 /* Clients that ask for much and read nothing must not pile up answers in memory. */
@@ -264,7 +213,7 @@ static void test_slow_readers(void **state)
 
 	for (int i = 0; i < CLIENTS; i++) {
 		fds[i] = dial();
-		say(fds[i], "GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+		client_say(fds[i], "GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
 	}
 	for (int i = 0; i < CLIENTS; i++) {
 		char start[16] = "";
@@ -294,7 +243,7 @@ static void test_stop_with_clients(void **state)
 {
 	int idle = dial(), reading = dial();
 
-	say(reading, "GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
+	client_say(reading, "GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
 	teardown(state);
 	close(idle);
 	close(reading);
