@@ -222,8 +222,9 @@ static enum MHD_Result answer_path(struct httpd *h, struct MHD_Connection *conne
 }
 
 /*
- * Called once with the headers (state is NULL), then for each piece of a body (which we drop), then
- * once more at the request's end: only then is it answered, so that connections can be kept.
+ * Called once with the headers (state is NULL), then for each piece of a body, then once more at
+ * the request's end: a good request is only answered there, so that its connection can be kept.
+ * Nobody needs to send us a body, so the connection of one who does is closed.
  */
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url,
 				  const char *method, const char *version, const char *data,
@@ -235,16 +236,17 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 	(void)version;
 	(void)data;
 	if (!exchange) {
-		*state = calloc(1, sizeof(*exchange));
-		return *state ? MHD_YES : MHD_NO;
-	}
-	if (*data_len > 0) {
-		*data_len = 0;
-		return MHD_YES;
-	}
-	if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0)
+		exchange = *state = calloc(1, sizeof(*exchange));
+		if (!exchange)
+			return MHD_NO;
+		if (strcmp(method, MHD_HTTP_METHOD_GET) == 0 ||
+		    strcmp(method, MHD_HTTP_METHOD_HEAD) == 0)
+			return MHD_YES;
 		return answer_text(h, connection, exchange, MHD_HTTP_METHOD_NOT_ALLOWED,
 				   "only GET and HEAD");
+	}
+	if (*data_len > 0)
+		return MHD_NO;
 	if (strcmp(url, "/") == 0)
 		return answer_index(h, connection, exchange);
 	for (const struct httpd_path *p = h->paths; p->path; p++)
