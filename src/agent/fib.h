@@ -49,11 +49,15 @@ int fib_note(struct fib *f, const struct prefix *prefix, enum fib_state state,
 
 /* -- nexthops, by their gateway ---------------------------------------------- */
 
-enum fib_nexthop { FIB_NEXTHOP_ABSENT, FIB_NEXTHOP_THERE, FIB_NEXTHOP_LEAVING };
+enum fib_nexthop {
+	FIB_NEXTHOP_ABSENT,
+	FIB_NEXTHOP_THERE,
+	FIB_NEXTHOP_MISPLACED, /* there, but by another link or gateway than it should */
+	FIB_NEXTHOP_LEAVING,   /* a worker is about to remove it */
+};
 enum fib_nexthop fib_nexthop_get(struct fib *f, const struct addr *gateway);
 /*
- * FIB_NEXTHOP_LEAVING: a worker is about to remove it; until that is over no route may be put on
- * it. Returns -EBUSY when routes use it, and for LEAVING when another worker is at it.
+ * Until a leaving nexthop is gone no route may be put on it. Returns -EBUSY when routes use it, and for LEAVING when another worker is at it.
  */
 int fib_nexthop_note(struct fib *f, const struct addr *gateway, enum fib_nexthop state);
 

@@ -37,6 +37,9 @@ int pool_set_workers(struct pool *p, unsigned workers, struct err *err);
 void pool_stop(struct pool *p); /* stops the queue, ends the threads, frees it */
 DEFINE_AUTO(struct pool *, pool_stop)
 
+/* Why a route could not be put or removed, for people; result as in struct queue_view. */
+const char *route_failure_text(int result);
+
 /* True when a notification with this nlmsg_pid was caused by a worker. */
 bool pool_owns_port(struct pool *p, uint32_t port);
 /* What the routes are made with; the link's index can change while we run. */

@@ -65,6 +65,30 @@ int routes_delete_route(const struct routes_config *c, struct netlink_batch *b,
 	return add_take(b, route_delete_msg(&r), tag, err);
 }
 
+/* The kernel gives an IPv6 route without a metric this one (IP6_RT_PRIO_USER, ip6_fib.h). */
+#define IPV6_DEFAULT_METRIC 1024
+
+uint32_t routes_metric(int family)
+{
+	return family == AF_INET6 ? IPV6_DEFAULT_METRIC : 0;
+}
+
+bool routes_recognize(const struct routes_config *c, const struct route *r, struct addr *ret)
+{
+	bool objects = c->nexthops && r->dst.addr.family == AF_INET;
+
+	if (r->protocol != c->protocol || r->type != RTN_UNICAST ||
+	    r->metric != routes_metric(r->dst.addr.family))
+		return false;
+	*ret = (struct addr){ .family = AF_UNSPEC };
+	/* With nexthop_compat_mode=0 the kernel does not tell the gateway beside the id. */
+	if (objects && r->nexthop)
+		*ret = addr_from_ipv4(r->nexthop);
+	else if (!objects && !r->nexthop)
+		*ret = r->gateway;
+	return true;
+}
+
 /* -- everything ------------------------------------------------------------- */
 
 struct removal {

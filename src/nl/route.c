@@ -67,8 +67,7 @@ int route_parse(const struct nlmsghdr *msg, struct route *ret)
 		return -EINVAL;
 	body = nlmsg_data(msg);
 	table = attrs[RTA_TABLE] ? nla_get_u32(attrs[RTA_TABLE]) : body->rtm_table;
-	if (table != RT_TABLE_MAIN || body->rtm_type != RTN_UNICAST ||
-	    (body->rtm_flags & RTM_F_CLONED))
+	if (table != RT_TABLE_MAIN || (body->rtm_flags & RTM_F_CLONED))
 		return -EINVAL;
 	r.dst.len = body->rtm_dst_len;
 	r.dst.addr.family = body->rtm_family;
@@ -84,6 +83,7 @@ int route_parse(const struct nlmsghdr *msg, struct route *ret)
 	if (attrs[RTA_PRIORITY])
 		r.metric = nla_get_u32(attrs[RTA_PRIORITY]);
 	r.protocol = body->rtm_protocol;
+	r.type = body->rtm_type;
 	*ret = r;
 	return 0;
 }
@@ -142,7 +142,7 @@ static int look_for_default(const struct route *r, void *arg)
 {
 	struct best *best = arg;
 
-	if (r->dst.len == 0 && r->index && (!best->found || r->metric < best->route.metric)) {
+	if (r->dst.len == 0 && r->type == RTN_UNICAST && r->index && (!best->found || r->metric < best->route.metric)) {
 		best->route = *r;
 		best->found = true;
 	}
@@ -270,6 +270,29 @@ int nexthop_foreach(struct netlink *nl, uint8_t protocol,
 		return err_errno(err, -ENOMEM, "list nexthops");
 	r = netlink_dump(nl, msg, take_nexthop, restart_nexthops, &walk, err);
 	return r < 0 ? err_wrap(err, r, "list nexthops") : 0;
+}
+
+static int take_one_nexthop(const struct nlmsghdr *msg, void *arg)
+{
+	return nexthop_parse(msg, arg);
+}
+
+int nexthop_get(struct netlink *nl, uint32_t id, struct nexthop *ret, struct err *err)
+{
+	const struct nhmsg body = { .nh_family = AF_UNSPEC };
+	auto_(nlmsg_free) struct nl_msg *msg = nexthop_msg(RTM_GETNEXTHOP, 0, &body);
+	struct nexthop found = { .id = 0 };
+	int r;
+
+	if (!msg || nla_put_u32(msg, NHA_ID, id) < 0)
+		return err_errno(err, -ENOMEM, "look up a nexthop");
+	r = netlink_get(nl, msg, take_one_nexthop, &found, err);
+	if (r < 0)
+		return err_wrap(err, r, "nexthop %u", id);
+	if (found.id != id)
+		return err_errno(err, -ENOENT, "nexthop %u", id);
+	*ret = found;
+	return 0;
 }
 
 /* A kernel that knows them answers for an id that cannot be: there is no nexthop 0. */

@@ -29,7 +29,7 @@ struct nl_msg *route_delete_msg(const struct route *r);
 struct nl_msg *nexthop_put_msg(const struct nexthop *n, unsigned flags);
 struct nl_msg *nexthop_delete_msg(uint32_t id);
 
-/* RTM_NEWROUTE, RTM_DELROUTE. -EINVAL: not a unicast route of the main table. */
+/* RTM_NEWROUTE, RTM_DELROUTE. -EINVAL: not a route of the main table. */
 int route_parse(const struct nlmsghdr *msg, struct route *ret);
 int nexthop_parse(const struct nlmsghdr *msg, struct nexthop *ret);
 
@@ -41,6 +41,8 @@ int route_foreach(struct netlink *nl, int family, uint8_t protocol,
 int nexthop_foreach(struct netlink *nl, uint8_t protocol,
 		    int (*fn)(const struct nexthop *n, void *arg), void (*restart)(void *arg),
 		    void *arg, struct err *err);
+/* -ENOENT: there is no nexthop of this id. */
+int nexthop_get(struct netlink *nl, uint32_t id, struct nexthop *ret, struct err *err);
 /* Whether this kernel knows nexthop objects (since 5.3). */
 bool nexthop_supported(struct netlink *nl);
 

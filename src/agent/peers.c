@@ -1,0 +1,639 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Theory of operation. A peer is what one record says. Each subnet of a good record is a claim; all
+ * claims stand in one tree in the order of prefix, then age: the first one of a prefix wins it.
+ * Gateways are counted by the claims that won and use them, since several subnets may lie behind
+ * one.
+ *
+ * Any change takes a peer's claims out, changes the peer, puts its claims back in, and then
+ * settles every prefix that was touched: it finds the winner, corrects the counts, and tells the
+ * queue. So there is one path for new, changed, vanished, resolved and judged-again records.
+ */
+#include "peers.h"
+
+#include <bsd/sys/tree.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "poplin/base/clock.h"
+#include "poplin/base/log.h"
+#include "poplin/base/thread.h"
+
+#define REASON_MAX 256
+
+struct peer;
+
+struct claim {
+	RB_ENTRY(claim) by_prefix;
+	struct peer *peer;
+	struct prefix prefix;
+	bool winner; /* the route to the prefix goes by peer->address */
+};
+
+struct peer {
+	RB_ENTRY(peer) by_name;
+	struct record record; /* good only if parsed */
+	uint64_t order;
+	uint32_t generation; /* of the list that had it last */
+	bool parsed;
+	bool accepted;	      /* claims are in the tree */
+	char *reason;	      /* why not, or NULL */
+	struct claim *claims; /* record.nsubnets of them, if accepted */
+	char name[];
+};
+
+struct gateway {
+	RB_ENTRY(gateway) by_address;
+	struct addr address;
+	unsigned used;
+};
+
+RB_HEAD(peer_tree, peer);
+RB_HEAD(claim_tree, claim);
+RB_HEAD(gateway_tree, gateway);
+
+struct peers {
+	struct peers_config config;
+	char node[NODE_NAME_TEXT_MAX];
+	struct mutex lock;
+	/* Under lock. */
+	struct prefix own_subnet; /* AF_UNSPEC: none */
+	struct addr own_address;
+	struct peer_tree by_name;
+	struct claim_tree claims;
+	struct gateway_tree gateways;
+	uint32_t generation;
+	bool complete;
+	size_t routes[2];
+};
+
+static int name_cmp(const struct peer *a, const struct peer *b)
+{
+	return strcmp(a->name, b->name);
+}
+
+static int claim_cmp(const struct claim *a, const struct claim *b)
+{
+	int r = prefix_cmp(&a->prefix, &b->prefix);
+
+	if (r == 0 && a->peer->order != b->peer->order)
+		r = a->peer->order < b->peer->order ? -1 : 1;
+	return r ? r : strcmp(a->peer->name, b->peer->name);
+}
+
+static int gateway_cmp(const struct gateway *a, const struct gateway *b)
+{
+	return addr_cmp(&a->address, &b->address);
+}
+
+RB_GENERATE_STATIC(peer_tree, peer, by_name, name_cmp)
+RB_GENERATE_STATIC(claim_tree, claim, by_prefix, claim_cmp)
+RB_GENERATE_STATIC(gateway_tree, gateway, by_address, gateway_cmp)
+
+/* What one change of a peer may have changed in the kernel. */
+struct touched {
+	struct prefix prefixes[2 * RECORD_SUBNETS_MAX];
+	unsigned count;
+	struct addr gateways[3 * RECORD_SUBNETS_MAX]; /* that lost a route */
+	unsigned ngateways;
+};
+
+static void touch(struct touched *t, const struct prefix *prefix)
+{
+	for (unsigned i = 0; i < t->count; i++)
+		if (prefix_cmp(&t->prefixes[i], prefix) == 0)
+			return;
+	t->prefixes[t->count++] = *prefix;
+}
+
+static size_t family_index(const struct addr *a)
+{
+	return a->family == AF_INET6;
+}
+
+/* -- winners ------------------------------------------------------------------ */
+
+/* The oldest claim to the prefix, or NULL. */
+static struct claim *first_claim_locked(struct peers *p, const struct prefix *prefix)
+{
+	/* Nothing of this prefix comes before order 0 and the empty name. */
+	static const size_t size = sizeof(struct peer) + 1;
+	union {
+		struct peer peer;
+		char bytes[sizeof(struct peer) + 1];
+	} none;
+	struct claim wanted = { .peer = &none.peer, .prefix = *prefix };
+	struct claim *found;
+
+	memset(&none, 0, size);
+	found = RB_NFIND(claim_tree, &p->claims, &wanted);
+	return found && prefix_cmp(&found->prefix, prefix) == 0 ? found : NULL;
+}
+
+static struct gateway *find_gateway_locked(struct peers *p, const struct addr *address)
+{
+	struct gateway wanted = { .address = *address };
+
+	return RB_FIND(gateway_tree, &p->gateways, &wanted);
+}
+
+static void tell_locked(struct peers *p, struct key key, int64_t event_ns)
+{
+	p->config.on_key(&key, event_ns, p->config.arg);
+}
+
+/* False: out of memory, and the claim does not win for now. */
+static bool make_winner_locked(struct peers *p, struct claim *claim)
+{
+	const struct addr *address = &claim->peer->record.address;
+	struct gateway *gateway;
+
+	if (address->family == AF_UNSPEC)
+		return false;
+	gateway = find_gateway_locked(p, address);
+	if (!gateway) {
+		gateway = calloc(1, sizeof(*gateway));
+		if (!gateway) {
+			log_limited(LOG_ERROR, "out of memory, a route waits for the next list");
+			return false;
+		}
+		gateway->address = *address;
+		RB_INSERT(gateway_tree, &p->gateways, gateway);
+	}
+	gateway->used++;
+	p->routes[family_index(&claim->prefix.addr)]++;
+	claim->winner = true;
+	return true;
+}
+
+static void end_winner_locked(struct peers *p, struct claim *claim, struct touched *t)
+{
+	struct gateway *gateway = find_gateway_locked(p, &claim->peer->record.address);
+
+	claim->winner = false;
+	p->routes[family_index(&claim->prefix.addr)]--;
+	t->gateways[t->ngateways++] = gateway->address;
+	if (--gateway->used > 0)
+		return;
+	RB_REMOVE(gateway_tree, &p->gateways, gateway);
+	free(gateway);
+}
+
+/* Finds the winner of a prefix after its claims changed. */
+static void settle_locked(struct peers *p, const struct prefix *prefix, struct touched *t)
+{
+	struct claim *first = first_claim_locked(p, prefix);
+
+	if (!first || first->winner)
+		return;
+	/* There is at most one other, and it is one of the few that clash. */
+	for (struct claim *c = first; c && prefix_cmp(&c->prefix, prefix) == 0;
+	     c = RB_NEXT(claim_tree, &p->claims, c))
+		if (c->winner)
+			end_winner_locked(p, c, t);
+	(void)make_winner_locked(p, first);
+}
+
+/* -- a peer's claims ---------------------------------------------------------- */
+
+static void take_out_locked(struct peers *p, struct peer *peer, struct touched *t)
+{
+	for (unsigned i = 0; peer->accepted && i < peer->record.nsubnets; i++) {
+		struct claim *claim = &peer->claims[i];
+
+		RB_REMOVE(claim_tree, &p->claims, claim);
+		if (claim->winner)
+			end_winner_locked(p, claim, t);
+		touch(t, &claim->prefix);
+	}
+	peer->accepted = false;
+	free(peer->claims);
+	peer->claims = NULL;
+	free(peer->reason);
+	peer->reason = NULL;
+}
+
+static int put_in_locked(struct peers *p, struct peer *peer, struct touched *t)
+{
+	unsigned n = peer->record.nsubnets;
+
+	peer->claims = calloc(n, sizeof(*peer->claims));
+	if (!peer->claims)
+		return -ENOMEM;
+	peer->accepted = true;
+	for (unsigned i = 0; i < n; i++) {
+		struct claim *claim = &peer->claims[i];
+
+		claim->peer = peer;
+		claim->prefix = peer->record.subnets[i];
+		RB_INSERT(claim_tree, &p->claims, claim);
+		touch(t, &claim->prefix);
+	}
+	return 0;
+}
+
+/* The routes first: a nexthop can only go after those that go by it. */
+static void settle_touched_locked(struct peers *p, struct touched *t, int64_t event_ns)
+{
+	for (unsigned i = 0; i < t->count; i++)
+		settle_locked(p, &t->prefixes[i], t);
+	for (unsigned i = 0; i < t->count; i++)
+		tell_locked(p, key_route(&t->prefixes[i]), event_ns);
+	for (unsigned i = 0; i < t->ngateways; i++)
+		if (!find_gateway_locked(p, &t->gateways[i]))
+			tell_locked(p, key_nexthop(&t->gateways[i]), event_ns);
+}
+
+static bool is_own(const struct peers *p, const struct peer *peer)
+{
+	return strcmp(peer->name, p->node) == 0;
+}
+
+/* Whether a record that could be read may have an effect. */
+static int judge_locked(struct peers *p, struct peer *peer, struct err *err)
+{
+	const struct prefix *own = p->own_subnet.addr.family == AF_UNSPEC ? NULL : &p->own_subnet;
+
+	if (!node_name_valid(peer->name))
+		return err_set(err, -EINVAL, "the key is not a node name");
+	return record_validate(&peer->record, &p->config.network, own, &p->own_address, err);
+}
+
+static void reject_locked(struct peer *peer, const struct err *why)
+{
+	free(peer->reason);
+	peer->reason = strndup(why->text, REASON_MAX - 1);
+}
+
+/* Judges the peer and puts its claims in, or notes why not. */
+static int admit_locked(struct peers *p, struct peer *peer, struct touched *t, struct err *why)
+{
+	if (is_own(p, peer) || !peer->parsed)
+		return 0;
+	if (judge_locked(p, peer, why) < 0) {
+		reject_locked(peer, why);
+		return 0;
+	}
+	if (peer->record.address.family == AF_UNSPEC && p->config.on_unresolved)
+		p->config.on_unresolved(peer->name, p->config.arg);
+	return put_in_locked(p, peer, t);
+}
+
+static void judge_again_locked(struct peers *p, struct peer *peer)
+{
+	struct touched t = { .count = 0 };
+	struct err why = ERR_INIT;
+
+	if (!peer->parsed)
+		return; /* its reason stays */
+	take_out_locked(p, peer, &t);
+	if (admit_locked(p, peer, &t, &why) < 0)
+		log_limited(LOG_ERROR, "out of memory, a record waits for its next change");
+	settle_touched_locked(p, &t, 0);
+}
+
+/* -- the writer --------------------------------------------------------------- */
+
+static struct peer *find_locked(struct peers *p, const char *name)
+{
+	size_t len = strlen(name) + 1;
+	auto_free struct peer *wanted = calloc(1, sizeof(*wanted) + len);
+
+	if (!wanted)
+		return NULL;
+	memcpy(wanted->name, name, len);
+	return RB_FIND(peer_tree, &p->by_name, wanted);
+}
+
+static struct peer *add_locked(struct peers *p, const char *name)
+{
+	size_t len = strlen(name) + 1;
+	struct peer *peer = calloc(1, sizeof(*peer) + len);
+
+	if (!peer)
+		return NULL;
+	memcpy(peer->name, name, len);
+	RB_INSERT(peer_tree, &p->by_name, peer);
+	return peer;
+}
+
+static void remove_locked(struct peers *p, struct peer *peer, int64_t event_ns)
+{
+	struct touched t = { .count = 0 };
+
+	take_out_locked(p, peer, &t);
+	RB_REMOVE(peer_tree, &p->by_name, peer);
+	free(peer);
+	settle_touched_locked(p, &t, event_ns);
+}
+
+static bool same_record(const struct record *a, const struct record *b)
+{
+	if (a->nsubnets != b->nsubnets || addr_cmp(&a->address, &b->address) != 0 ||
+	    a->backend != b->backend || strcmp(a->machine, b->machine) != 0)
+		return false;
+	for (unsigned i = 0; i < a->nsubnets; i++)
+		if (prefix_cmp(&a->subnets[i], &b->subnets[i]) != 0)
+			return false;
+	return true;
+}
+
+/* *why is set when the record is refused, and was not for this reason before. */
+static int change_locked(struct peers *p, const struct store_change *change, int64_t event_ns,
+			 struct err *why)
+{
+	struct peer *peer = find_locked(p, change->node);
+	struct touched t = { .count = 0 };
+	auto_free char *reason = NULL;
+	struct record record;
+	bool parsed, bare;
+	int r;
+
+	if (!change->value) {
+		if (peer)
+			remove_locked(p, peer, event_ns);
+		return 0;
+	}
+	if (!peer)
+		peer = add_locked(p, change->node);
+	if (!peer)
+		return -ENOMEM;
+	peer->generation = p->generation;
+	parsed = record_parse(change->value, change->len, &record, why) == 0;
+	bare = parsed && record.address.family == AF_UNSPEC;
+	if (bare && peer->bare)
+		record.address = peer->record.address;
+	/* A list after a cut tells again what is known. */
+	if (parsed && peer->accepted && peer->order == change->order &&
+	    same_record(&record, &peer->record))
+		return 0;
+	reason = TAKE(peer->reason);
+	take_out_locked(p, peer, &t);
+	peer->order = change->order;
+	peer->parsed = parsed;
+	peer->bare = bare;
+	if (parsed)
+		peer->record = record;
+	else
+		reject_locked(peer, why);
+	r = admit_locked(p, peer, &t, why);
+	settle_touched_locked(p, &t, event_ns);
+	if (reason && strncmp(reason, why->text, REASON_MAX - 1) == 0)
+		why->text[0] = '\0';
+	return r;
+}
+
+int peers_apply(struct peers *p, const struct store_change *change, struct err *err)
+{
+	int64_t event_ns = clock_ns();
+	struct err why = ERR_INIT;
+	int r;
+
+	mutex_lock(&p->lock);
+	r = change_locked(p, change, event_ns, &why);
+	mutex_unlock(&p->lock);
+	if (why.text[0])
+		log_warn("record refused" KV("node", "%s") KV("reason", "%s"), change->node,
+			 why.text);
+	return r < 0 ? err_errno(err, r, "record of node '%.64s'", change->node) : 0;
+}
+
+void peers_begin_sync(struct peers *p)
+{
+	mutex_hold(&p->lock);
+	p->generation++;
+}
+
+void peers_end_sync(struct peers *p)
+{
+	int64_t event_ns = clock_ns();
+	struct peer *peer, *next;
+
+	mutex_hold(&p->lock);
+	RB_FOREACH_SAFE(peer, peer_tree, &p->by_name, next)
+	if (peer->generation != p->generation)
+		remove_locked(p, peer, event_ns);
+	p->complete = true;
+}
+
+void peers_resolved(struct peers *p, const char *node, const struct addr *address)
+{
+	struct touched t = { .count = 0 };
+	int64_t event_ns = clock_ns();
+	struct err why = ERR_INIT;
+	struct peer *peer;
+
+	mutex_hold(&p->lock);
+	peer = find_locked(p, node);
+	if (!peer || !peer->bare || addr_cmp(&peer->record.address, address) == 0)
+		return;
+	take_out_locked(p, peer, &t);
+	peer->record.address = *address;
+	if (admit_locked(p, peer, &t, &why) < 0)
+		log_limited(LOG_ERROR, "out of memory, a record waits for its next change");
+	settle_touched_locked(p, &t, event_ns);
+}
+
+void peers_set_own_subnet(struct peers *p, const struct prefix *subnet)
+{
+	struct peer *peer;
+
+	mutex_hold(&p->lock);
+	p->own_subnet = *subnet;
+	RB_FOREACH (peer, peer_tree, &p->by_name)
+		judge_again_locked(p, peer);
+}
+
+void peers_set_own_address(struct peers *p, const struct addr *address)
+{
+	struct peer *peer;
+
+	mutex_hold(&p->lock);
+	p->own_address = *address;
+	RB_FOREACH (peer, peer_tree, &p->by_name)
+		judge_again_locked(p, peer);
+}
+
+/* -- readers ------------------------------------------------------------------ */
+
+bool peers_complete(struct peers *p)
+{
+	mutex_hold(&p->lock);
+	return p->complete;
+}
+
+bool peers_lookup(struct peers *p, const struct prefix *prefix, struct addr *ret)
+{
+	mutex_hold(&p->lock);
+	const struct claim *first = first_claim_locked(p, prefix);
+
+	if (!first || !first->winner)
+		return false;
+	*ret = first->peer->record.address;
+	return true;
+}
+
+bool peers_gateway_used(struct peers *p, const struct addr *gateway)
+{
+	mutex_hold(&p->lock);
+	return find_gateway_locked(p, gateway) != NULL;
+}
+
+void peers_foreach_route(struct peers *p,
+			 void (*fn)(const struct prefix *prefix, const struct addr *gateway,
+				    const char *node, void *arg),
+			 void *arg)
+{
+	const struct claim *claim;
+
+	mutex_hold(&p->lock);
+	RB_FOREACH (claim, claim_tree, &p->claims)
+		if (claim->winner)
+			fn(&claim->prefix, &claim->peer->record.address, claim->peer->name, arg);
+}
+
+static enum peer_state state_of(const struct peers *p, const struct peer *peer)
+{
+	bool wins = false;
+
+	if (is_own(p, peer))
+		return PEER_OWN;
+	if (!peer->accepted)
+		return PEER_REJECTED;
+	if (peer->record.address.family == AF_UNSPEC)
+		return PEER_UNRESOLVED;
+	for (unsigned i = 0; i < peer->record.nsubnets; i++)
+		wins = wins || peer->claims[i].winner;
+	return wins ? PEER_OK : PEER_CONFLICT;
+}
+
+void peers_stats(struct peers *p, struct peers_stats *ret)
+{
+	struct peers_stats stats = { .known = 0 };
+	const struct peer *peer;
+
+	mutex_hold(&p->lock);
+	RB_FOREACH (peer, peer_tree, &p->by_name) {
+		switch (state_of(p, peer)) {
+		case PEER_OWN:
+			break;
+		case PEER_REJECTED:
+			stats.rejected++;
+			break;
+		case PEER_CONFLICT:
+			stats.conflicts++;
+			stats.known++;
+			break;
+		case PEER_OK:
+		case PEER_UNRESOLVED:
+			stats.known++;
+			break;
+		}
+	}
+	stats.routes[0] = p->routes[0];
+	stats.routes[1] = p->routes[1];
+	*ret = stats;
+}
+
+const char *peer_state_name(enum peer_state state)
+{
+	static const char *const names[] = {
+		[PEER_OK] = "ok",
+		[PEER_UNRESOLVED] = "unresolved",
+		[PEER_REJECTED] = "rejected",
+		[PEER_CONFLICT] = "conflict",
+		[PEER_OWN] = "own",
+	};
+
+	return names[state];
+}
+
+/* Who holds what this peer claims in vain. */
+static void explain_conflict(struct peers *p, const struct peer *peer, char reason[REASON_MAX])
+{
+	const struct claim *winner = first_claim_locked(p, &peer->claims[0].prefix);
+	char text[PREFIX_TEXT_MAX];
+
+	(void)snprintf(reason, REASON_MAX, "node '%.64s' claimed %s earlier", winner->peer->name,
+		       prefix_format(&winner->prefix, text));
+}
+
+static int show_locked(struct peers *p, const struct peer *peer,
+		       int (*fn)(const struct peer_view *peer, void *arg), void *arg)
+{
+	char reason[REASON_MAX] = "";
+	struct peer_view view = {
+		.node = peer->name,
+		.subnets = peer->record.subnets,
+		.nsubnets = peer->parsed ? peer->record.nsubnets : 0,
+		.state = state_of(p, peer),
+		.reason = reason,
+	};
+
+	if (peer->parsed)
+		view.address = peer->record.address;
+	if (view.state == PEER_CONFLICT)
+		explain_conflict(p, peer, reason);
+	else if (view.state == PEER_UNRESOLVED)
+		strlcpy(reason, "the node's name has no address yet", sizeof(reason));
+	else if (view.state == PEER_REJECTED)
+		strlcpy(reason, peer->reason ? peer->reason : "out of memory", sizeof(reason));
+	return fn(&view, arg);
+}
+
+int peers_foreach(struct peers *p, int (*fn)(const struct peer_view *peer, void *arg), void *arg)
+{
+	const struct peer *peer;
+	int r = 0;
+
+	mutex_hold(&p->lock);
+	RB_FOREACH (peer, peer_tree, &p->by_name) {
+		r = show_locked(p, peer, fn, arg);
+		if (r < 0)
+			break;
+	}
+	return r;
+}
+
+/* -- life --------------------------------------------------------------------- */
+
+int peers_new(struct peers **ret, const struct peers_config *config, struct err *err)
+{
+	struct peers *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return err_errno(err, -ENOMEM, "peers");
+	p->config = *config;
+	strlcpy(p->node, config->node, sizeof(p->node));
+	p->config.node = p->node;
+	p->own_address = config->address;
+	mutex_init(&p->lock, LOCK_PEERS);
+	RB_INIT(&p->by_name);
+	RB_INIT(&p->claims);
+	RB_INIT(&p->gateways);
+	*ret = p;
+	return 0;
+}
+
+void peers_free(struct peers *p)
+{
+	struct gateway *gateway, *next_gateway;
+	struct peer *peer, *next_peer;
+
+	RB_FOREACH_SAFE(peer, peer_tree, &p->by_name, next_peer)
+	{
+		RB_REMOVE(peer_tree, &p->by_name, peer);
+		free(peer->claims);
+		free(peer->reason);
+		free(peer);
+	}
+	RB_FOREACH_SAFE(gateway, gateway_tree, &p->gateways, next_gateway)
+	{
+		RB_REMOVE(gateway_tree, &p->gateways, gateway);
+		free(gateway);
+	}
+	mutex_done(&p->lock);
+	free(p);
+}
