@@ -26,71 +26,16 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "cniconf.h"
-#include "fib.h"
+#include "agent_state.h"
 #include "httpd.h"
 #include "instance.h"
-#include "lease.h"
 #include "metrics.h"
-#include "monitor.h"
-#include "node.h"
-#include "peers.h"
-#include "pool.h"
 #include "poplin/base/clock.h"
 #include "poplin/base/log.h"
-#include "poplin/base/thread.h"
-#include "poplin/dataplane/bridge.h"
-#include "queue.h"
+#include "poplin/nl/route.h"
 #include "reload.h"
-#include "resolver.h"
-#include "status.h"
-#include "watcher.h"
 
-#define RETRY_MIN_NS   (NS_PER_S / 5)
-#define RETRY_MAX_NS   (30 * NS_PER_S)
-#define HEARTBEAT_NS   (10 * NS_PER_S)
-#define HEALTHY_FOR_NS (60 * NS_PER_S)
-
-struct agent {
-	struct settings *settings; /* of the main thread */
-	const char *config;
-	bool config_required;
-	/* Copies that never change: a reload writes the settings while the HTTP thread reads. */
-	char node_name[NODE_NAME_TEXT_MAX];
-	char bridge_name[IF_NAMESIZE];
-	char machine[RECORD_MACHINE_MAX + 1];
-	char ipam_dir[SETTING_PATH_MAX + SETTING_CNI_NAME_MAX + 8];
-
-	int lock_fd, signal_fd, event_fd;
-	struct netlink *nl;
-	struct queue *queue;
-	struct peers *peers;
-	struct fib *fib;
-	struct pool *pool;
-	struct resolver *resolver;
-	struct monitor *monitor;
-	struct watcher *watcher;
-	struct lease *lease;
-	struct httpd *httpd;
-	struct status_source source;
-
-	/* Of the main thread. */
-	struct prefix subnet; /* that bridge and peers were told of; AF_UNSPEC: none */
-	unsigned failures;
-	int64_t retry_ns; /* 0: none due */
-	int64_t resync_ns;
-
-	_Atomic int64_t alive_ns; /* when the main loop last came round */
-	_Atomic bool synced;	  /* peers agrees with a complete list */
-	_Atomic bool drained;	  /* since then every route was tried once */
-	_Atomic bool dirty;	  /* somebody changed something of ours */
-
-	struct mutex lock;
-	/* Under lock: for the HTTP thread. */
-	struct node node;
-	bool bridge_stands, files_stand;
-	char problem[ERR_TEXT_MAX]; /* of the last reconcile(), or "" */
-};
+#define HEARTBEAT_NS (10 * NS_PER_S)
 
 /* -- bells: called on other threads ----------------------------------------- */
 
@@ -107,15 +52,15 @@ static void on_synced(void *arg)
 
 	a->synced = true;
 	event_ring(a->event_fd);
+	monitor_resync(a->monitor); /* what is stale in the kernel can be told from now on */
 }
 
 static void on_drained(void *arg)
 {
 	struct agent *a = arg;
 
-	if (!a->synced || atomic_exchange(&a->drained, true))
-		return;
-	event_ring(a->event_fd);
+	if (a->synced && !a->drained)
+		event_ring(a->event_fd);
 }
 
 /* A link or address that is not a pod's changed: the bridge or the node's interface may be it. */
@@ -132,186 +77,6 @@ static void on_own_record(void *arg)
 	struct agent *a = arg;
 
 	lease_check(a->lease);
-}
-
-/* -- what the HTTP thread asks ---------------------------------------------- */
-
-static void view_lease(struct agent *a, struct status_view *v)
-{
-	struct lease_status lease;
-
-	lease_get(a->lease, &lease);
-	v->subnet = lease.subnet;
-	v->lease_held = lease.held;
-	v->lease_ttl_s = lease.ttl_s;
-	v->lease_deadline_ns = lease.deadline_boot_ns;
-	strlcpy(v->store_endpoint, lease.endpoint, sizeof(v->store_endpoint));
-	if (lease.subnet.addr.family != AF_UNSPEC)
-		v->bridge_address = addr_add(&lease.subnet.addr, 1);
-	if (!lease.held)
-		status_view_reason(v, "no subnet is held: %s",
-				   lease.problem[0] ? lease.problem : "not claimed yet");
-}
-
-static void view_watcher(struct agent *a, struct status_view *v)
-{
-	struct watcher_status watcher;
-
-	watcher_get(a->watcher, &watcher);
-	v->store_connected = watcher.connected;
-	v->store_last_change_ns = watcher.last_change_ns;
-	if (!a->synced)
-		status_view_reason(v, "the nodes were not listed yet: %s",
-				   watcher.problem[0] ? watcher.problem : "not asked yet");
-	else if (!a->drained)
-		status_view_reason(v, "routes are being set for the first time");
-}
-
-static void view(struct status_view *v, void *arg)
-{
-	struct agent *a = arg;
-
-	v->healthy = clock_ns() - a->alive_ns < HEALTHY_FOR_NS;
-	if (!v->healthy)
-		status_view_reason(v, "the main thread does not come round");
-	strlcpy(v->node, a->node_name, sizeof(v->node));
-	strlcpy(v->bridge, a->bridge_name, sizeof(v->bridge));
-	view_lease(a, v);
-	view_watcher(a, v);
-	mutex_hold(&a->lock);
-	v->address = a->node.address;
-	strlcpy(v->interface, a->node.interface, sizeof(v->interface));
-	v->bridge_mtu = a->node.mtu;
-	if (a->problem[0])
-		status_view_reason(v, "%s", a->problem);
-	else if (!a->bridge_stands)
-		status_view_reason(v, "the bridge does not stand yet");
-	else if (!a->files_stand)
-		status_view_reason(v, "the CNI configuration is not written yet");
-	v->ready = v->healthy && v->nreasons == 0;
-}
-
-/* -- what should be --------------------------------------------------------- */
-
-/* The node's interface and address may change while we run; the record follows. */
-static int reconcile_node(struct agent *a, struct err *err)
-{
-	struct node node;
-	char text[ADDR_TEXT_MAX];
-	bool moved, other_link;
-	int r = node_identify(a->nl, a->settings, &node, err);
-
-	if (r < 0)
-		return r;
-	mutex_lock(&a->lock);
-	moved = addr_cmp(&node.address, &a->node.address) != 0;
-	other_link = node.index != a->node.index;
-	a->node = node;
-	mutex_unlock(&a->lock);
-	if (moved) {
-		log_warn("this node's address changed" KV("address", "%s"),
-			 addr_format(&node.address, text));
-		peers_set_own_address(a->peers, &node.address);
-		lease_set_address(a->lease, &node.address);
-	}
-	if (other_link)
-		pool_set_link(a->pool, node.index);
-	return 0;
-}
-
-static int reconcile_bridge(struct agent *a, struct err *err)
-{
-	const struct bridge bridge = {
-		.name = a->bridge_name,
-		.subnet = a->subnet,
-		.pods = a->settings->network.pods,
-		.mtu = a->node.mtu,
-	};
-	bool stood = a->bridge_stands, changed;
-	int r = bridge_ensure(a->nl, &bridge, &changed, err);
-
-	mutex_lock(&a->lock);
-	a->bridge_stands = r >= 0;
-	mutex_unlock(&a->lock);
-	if (r < 0)
-		return r;
-	if (changed) {
-		log_info("%s" KV("bridge", "%s"), stood ? "bridge repaired" : "bridge set up",
-			 bridge.name);
-		if (stood)
-			metric_inc_label(METRIC_DRIFT_REPAIRS, METRIC_DRIFT_BRIDGE);
-	}
-	return 0;
-}
-
-static int reconcile_files(struct agent *a, struct err *err)
-{
-	bool stood = a->files_stand, changed;
-	int r = cniconf_install(a->settings, &a->subnet, a->node.mtu, &changed, err);
-
-	mutex_lock(&a->lock);
-	a->files_stand = r >= 0;
-	mutex_unlock(&a->lock);
-	if (r < 0)
-		return r;
-	if (changed) {
-		log_info("CNI configuration written" KV("path", "%s"),
-			 a->settings->cni_config_location);
-		if (stood)
-			metric_inc_label(METRIC_DRIFT_REPAIRS, METRIC_DRIFT_FILE);
-	}
-	return 0;
-}
-
-/* True when there is a subnet; peers and the bridge learn of a new one. */
-static bool take_subnet(struct agent *a)
-{
-	struct lease_status lease;
-
-	lease_get(a->lease, &lease);
-	if (lease.subnet.addr.family == AF_UNSPEC)
-		return false;
-	if (prefix_cmp(&lease.subnet, &a->subnet) == 0)
-		return true;
-	a->subnet = lease.subnet;
-	peers_set_own_subnet(a->peers, &a->subnet);
-	return true;
-}
-
-static int reconcile_steps(struct agent *a, struct err *err)
-{
-	int r;
-
-	r = reconcile_node(a, err);
-	if (r < 0)
-		return err_wrap(err, r, "this node's address");
-	if (!take_subnet(a))
-		return 0;
-	r = reconcile_bridge(a, err);
-	if (r < 0)
-		return err_wrap(err, r, "bridge %s", a->bridge_name);
-	if (!a->drained)
-		return 0;
-	r = reconcile_files(a, err);
-	return r < 0 ? err_wrap(err, r, "CNI configuration") : 0;
-}
-
-static void reconcile(struct agent *a)
-{
-	struct err err = ERR_INIT;
-	int r;
-
-	a->dirty = false; /* before looking: what changes from now on rings again */
-	r = reconcile_steps(a, &err);
-	a->failures = r < 0 ? a->failures + 1 : 0;
-	a->retry_ns = r < 0 ? clock_ns() + backoff_ns(a->failures, RETRY_MIN_NS, RETRY_MAX_NS) : 0;
-	mutex_lock(&a->lock);
-	strlcpy(a->problem, r < 0 ? err.text : "", sizeof(a->problem));
-	mutex_unlock(&a->lock);
-	if (r < 0)
-		log_error("cannot set up this node, trying again" KV("tries", "%u")
-				  KV("error", "%s"),
-			  a->failures, err.text);
 }
 
 /* -- signals and the loop --------------------------------------------------- */
@@ -417,4 +182,215 @@ static int open_signals(struct agent *a, struct err *err)
 		return err_errno(err, -errno, "signalfd");
 	a->event_fd = event_open();
 	return a->event_fd < 0 ? err_errno(err, a->event_fd, "eventfd") : 0;
+}
+
+static void on_key(const struct key *key, int64_t event_ns, void *arg)
+{
+	struct agent *a = arg;
+
+	queue_put(a->queue, key, event_ns);
+}
+
+static void on_unresolved(const char *node, void *arg)
+{
+	struct agent *a = arg;
+
+	resolver_want(a->resolver, node);
+}
+
+static void on_resolved(const char *node, const struct addr *address, void *arg)
+{
+	struct agent *a = arg;
+
+	peers_resolved(a->peers, node, address);
+}
+
+static int start_state(struct agent *a, struct err *err)
+{
+	const struct queue_config queue = { .now = clock_ns, .on_drained = on_drained, .arg = a };
+	const struct peers_config peers = {
+		.network = a->settings->network,
+		.node = a->node_name,
+		.address = a->node.address,
+		.on_key = on_key,
+		.on_unresolved = on_unresolved,
+		.arg = a,
+	};
+	int r = queue_new(&a->queue, &queue, err);
+
+	if (r == 0)
+		r = peers_new(&a->peers, &peers, err);
+	if (r == 0)
+		r = fib_new(&a->fib, err);
+	if (r == 0)
+		r = resolver_start(&a->resolver, a->settings->pods.addr.family, on_resolved, a,
+				   err);
+	return r;
+}
+
+static int start_kernel_side(struct agent *a, struct err *err)
+{
+	const struct pool_config pool = {
+		.queue = a->queue,
+		.peers = a->peers,
+		.fib = a->fib,
+		.routes = { .protocol = (uint8_t)a->settings->route_protocol,
+			    .index = a->node.index,
+			    .nexthops = nexthop_supported(a->nl) },
+	};
+	struct monitor_config monitor = {
+		.queue = a->queue,
+		.peers = a->peers,
+		.fib = a->fib,
+		.bridge = a->bridge_name,
+		.on_link = on_links_changed,
+		.arg = a,
+	};
+	int r = pool_start(&a->pool, &pool, a->settings->route_workers, err);
+
+	if (r < 0)
+		return r;
+	if (!pool.routes.nexthops)
+		log_info("this kernel has no nexthop objects, routes carry their gateways");
+	monitor.pool = a->pool;
+	return monitor_start(&a->monitor, &monitor, err);
+}
+
+static int start_store_side(struct agent *a, struct err *err)
+{
+	const struct store_config store = {
+		.endpoints = a->settings->etcd_host,
+		.prefix = a->settings->etcd_prefix,
+		.counter_key = a->settings->etcd_counter_key,
+		.observe = metric_observe_store,
+	};
+	const struct watcher_config watcher = {
+		.store = store,
+		.node = a->node_name,
+		.peers = a->peers,
+		.on_synced = on_synced,
+		.on_own = on_own_record,
+		.arg = a,
+	};
+	struct lease_config lease = {
+		.store = store,
+		.node = a->node_name,
+		.state_dir = a->settings->state_dir,
+		.network = a->settings->network,
+		.record = { .address = a->node.address, .backend = BACKEND_HOST_GW },
+		.ttl_s = a->settings->lease_ttl_s,
+		.on_change = ring,
+		.arg = a,
+	};
+	int r;
+
+	strlcpy(lease.record.machine, a->machine, sizeof(lease.record.machine));
+	/* The lease first: the watcher tells it of our own record. */
+	r = lease_start(&a->lease, &lease, err);
+	return r < 0 ? r : watcher_start(&a->watcher, &watcher, err);
+}
+
+static int start_http(struct agent *a, struct err *err)
+{
+	int r;
+
+	a->source = (struct status_source){
+		.peers = a->peers,
+		.fib = a->fib,
+		.queue = a->queue,
+		.ipam_dir = a->ipam_dir,
+		.view = agent_view,
+		.arg = a,
+	};
+	r = httpd_start(&a->httpd, a->settings->metrics_address, status_paths, &a->source, err);
+	if (r == 0)
+		log_info("serving metrics and status" KV("address", "%s"), httpd_address(a->httpd));
+	return r;
+}
+
+static int start(struct agent *a, struct err *err)
+{
+	char text[ADDR_TEXT_MAX];
+	int r;
+
+	a->lock_fd = instance_lock(a->settings->state_dir, err);
+	if (a->lock_fd < 0)
+		return a->lock_fd;
+	r = open_signals(a, err);
+	if (r == 0)
+		r = netlink_open(&a->nl, err);
+	if (r == 0)
+		r = node_machine(a->machine, err);
+	if (r == 0)
+		r = node_identify(a->nl, a->settings, &a->node, err);
+	if (r < 0)
+		return r;
+	log_info("starting" KV("version", "%s") KV("node", "%s") KV("interface", "%s")
+			 KV("address", "%s"),
+		 PACKAGE_VERSION, a->node_name, a->node.interface,
+		 addr_format(&a->node.address, text));
+	r = start_state(a, err);
+	if (r == 0)
+		r = start_kernel_side(a, err);
+	if (r == 0)
+		r = start_store_side(a, err);
+	return r < 0 ? r : start_http(a, err);
+}
+
+/* In the reverse order; whatever was not started is left out. */
+static void stop(struct agent *a)
+{
+	httpd_stop(a->httpd);
+	if (a->watcher)
+		watcher_stop(a->watcher);
+	if (a->lease)
+		lease_stop(a->lease);
+	if (a->monitor)
+		monitor_stop(a->monitor);
+	if (a->resolver)
+		resolver_stop(a->resolver);
+	if (a->pool)
+		pool_stop(a->pool);
+	if (a->fib)
+		fib_free(a->fib);
+	if (a->peers)
+		peers_free(a->peers);
+	if (a->queue)
+		queue_free(a->queue);
+	if (a->nl)
+		netlink_close(a->nl);
+	mem_close_cleanup(&a->event_fd);
+	mem_close_cleanup(&a->signal_fd);
+	mem_close_cleanup(&a->lock_fd);
+	mutex_done(&a->lock);
+}
+
+int agent_run(struct settings *s, const char *config, bool required, struct err *err)
+{
+	struct agent a = {
+		.settings = s,
+		.config = config,
+		.config_required = required,
+		.lock_fd = -1,
+		.signal_fd = -1,
+		.event_fd = -1,
+		.dirty = true,
+	};
+	int r;
+
+	mutex_init(&a.lock, LOCK_AGENT);
+	strlcpy(a.node_name, s->node_name, sizeof(a.node_name));
+	strlcpy(a.bridge_name, s->bridge_name, sizeof(a.bridge_name));
+	(void)snprintf(a.ipam_dir, sizeof(a.ipam_dir), "%s/ipam/%s", s->state_dir, s->cni_name);
+	metric_set(METRIC_RELOAD_OK, 0, 1);
+	metric_set(METRIC_RELOAD_TIME, 0, clock_real_ns());
+	a.alive_ns = clock_ns();
+	a.resync_ns = clock_ns() + s->resync_interval_s * NS_PER_S;
+	r = start(&a, err);
+	if (r == 0)
+		r = loop(&a, err);
+	stop(&a);
+	if (r == 0)
+		log_info("stopped; network, routes and record stay as they are");
+	return r;
 }

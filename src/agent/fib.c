@@ -1,25 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Theory of operation. Notes come from the workers, the monitor and the full dump, in no certain order,
- * so each carries a stamp from one counter. A dump is collected aside without the lock, since it takes
- * time; what was noted since it began is newer and stays, all the rest becomes what the dump says.
+ * Theory of operation. Notes come from the workers, the monitor and the full dump, in no certain
+ * order, so each carries a stamp from one counter. A dump is collected aside without the lock,
+ * since it takes time; what was noted since it began is newer and stays, all the rest becomes what
+ * the dump says.
  *
- * An entry that says "absent" is no entry. So the tree holds what is there (ours or foreign) and what is
- * unknown, and is as large as the routes of ours.
+ * An entry that says "absent" is no entry. So the tree holds what is there (ours or foreign) and
+ * what is unknown, and is as large as the routes of ours.
  *
- * A worker notes what it is about to do before it sends it. Noted afterwards, the note could overwrite
- * what the monitor has learnt in between: added by us, removed by hand, noted as there. The other order
- * can only go wrong in a way that shows: something noted as there is missing, and its notification or
- * the error of the request says so.
+ * A worker notes what it is about to do before it sends it. Noted afterwards, the note could
+ * overwrite what the monitor has learnt in between: added by us, removed by hand, noted as there.
+ * The other order can only go wrong in a way that shows: something noted as there is missing, and
+ * its notification or the error of the request says so.
  */
 #include "fib.h"
 
-#include <bsd/sys/tree.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "poplin/base/thread.h"
+#include "poplin/base/tree.h"
 
 struct node {
 	RB_ENTRY(node) by_prefix;
@@ -61,8 +62,8 @@ static int hop_cmp(const struct hop *a, const struct hop *b)
 	return addr_cmp(&a->gateway, &b->gateway);
 }
 
-RB_GENERATE_STATIC(node_tree, node, by_prefix, node_cmp)
-RB_GENERATE_STATIC(hop_tree, hop, by_gateway, hop_cmp)
+TREE_GENERATE(node_tree, node, by_prefix, node_cmp)
+TREE_GENERATE(hop_tree, hop, by_gateway, hop_cmp)
 
 static size_t family_index(const struct prefix *p)
 {
@@ -308,7 +309,8 @@ static int take_snapshot(struct snapshot *s, struct netlink *nl, struct err *err
 
 	s->routes_start = s->nroutes;
 	if (r == 0)
-		r = route_foreach(nl, AF_INET6, config->protocol, see_route, restart_routes, s, err);
+		r = route_foreach(nl, AF_INET6, config->protocol, see_route, restart_routes, s,
+				  err);
 	if (r == 0 && config->nexthops)
 		r = nexthop_foreach(nl, config->protocol, see_hop, restart_hops, s, err);
 	return r;
@@ -328,8 +330,8 @@ static int merge_routes_locked(struct fib *f, const struct snapshot *s, uint64_t
 	}
 	/* Of those left, the dump did not show: ours are gone, a clash must be met anew. */
 	RB_FOREACH_SAFE(n, node_tree, &f->routes, next)
-		if (n->stamp <= began)
-			remove_locked(f, n);
+	if (n->stamp <= began)
+		remove_locked(f, n);
 	return 0;
 }
 
@@ -343,10 +345,11 @@ static int merge_hops_locked(struct fib *f, const struct snapshot *s, uint64_t b
 			return -ENOMEM;
 		if (hop->stamp <= began)
 			set_hop_locked(f, hop,
-				       s->hops[i].misplaced ? FIB_NEXTHOP_MISPLACED :
-							      FIB_NEXTHOP_THERE);
+				       s->hops[i].misplaced ? FIB_NEXTHOP_MISPLACED
+							    : FIB_NEXTHOP_THERE);
 	}
-	RB_FOREACH_SAFE(hop, hop_tree, &f->hops, next) {
+	RB_FOREACH_SAFE(hop, hop_tree, &f->hops, next)
+	{
 		if (hop->stamp > began)
 			continue;
 		set_hop_locked(f, hop, FIB_NEXTHOP_ABSENT);
@@ -407,8 +410,8 @@ static void compare_route(const struct prefix *prefix, const struct addr *gatewa
 size_t fib_queue_difference(struct fib *f, struct peers *peers, struct queue *queue)
 {
 	struct difference d = { .fib = f, .queue = queue };
-	const struct node *n;
-	const struct hop *hop;
+	struct node *n;
+	struct hop *hop;
 
 	mutex_lock(&f->lock);
 	f->round++;
@@ -416,7 +419,7 @@ size_t fib_queue_difference(struct fib *f, struct peers *peers, struct queue *qu
 	peers_foreach_route(peers, compare_route, &d);
 
 	mutex_hold(&f->lock);
-	RB_FOREACH(n, node_tree, &f->routes) {
+	RB_FOREACH (n, node_tree, &f->routes) {
 		struct key key = key_route(&n->prefix);
 
 		if (n->wanted == f->round)
@@ -425,7 +428,7 @@ size_t fib_queue_difference(struct fib *f, struct peers *peers, struct queue *qu
 		d.count++;
 	}
 	/* Most that nothing goes by are about to be used; a worker looks at each. */
-	RB_FOREACH(hop, hop_tree, &f->hops) {
+	RB_FOREACH (hop, hop_tree, &f->hops) {
 		struct key key = key_nexthop(&hop->gateway);
 
 		if (hop->used && hop->state != FIB_NEXTHOP_MISPLACED)
@@ -448,11 +451,11 @@ int fib_foreach(struct fib *f,
 		int (*fn)(const struct prefix *prefix, const struct fib_route *route, void *arg),
 		void *arg)
 {
-	const struct node *n;
+	struct node *n;
 	int r = 0;
 
 	mutex_hold(&f->lock);
-	RB_FOREACH(n, node_tree, &f->routes) {
+	RB_FOREACH (n, node_tree, &f->routes) {
 		const struct fib_route route = { .state = n->state, .gateway = n->gateway };
 
 		r = fn(&n->prefix, &route, arg);
@@ -480,11 +483,13 @@ void fib_free(struct fib *f)
 	struct node *n, *next_node;
 	struct hop *hop, *next_hop;
 
-	RB_FOREACH_SAFE(n, node_tree, &f->routes, next_node) {
+	RB_FOREACH_SAFE(n, node_tree, &f->routes, next_node)
+	{
 		RB_REMOVE(node_tree, &f->routes, n);
 		free(n);
 	}
-	RB_FOREACH_SAFE(hop, hop_tree, &f->hops, next_hop) {
+	RB_FOREACH_SAFE(hop, hop_tree, &f->hops, next_hop)
+	{
 		RB_REMOVE(hop_tree, &f->hops, hop);
 		free(hop);
 	}

@@ -57,7 +57,8 @@ enum fib_nexthop {
 };
 enum fib_nexthop fib_nexthop_get(struct fib *f, const struct addr *gateway);
 /*
- * Until a leaving nexthop is gone no route may be put on it. Returns -EBUSY when routes use it, and for LEAVING when another worker is at it.
+ * Until a leaving nexthop is gone no route may be put on it. Returns -EBUSY when routes use it, and
+ * for LEAVING when another worker is at it.
  */
 int fib_nexthop_note(struct fib *f, const struct addr *gateway, enum fib_nexthop state);
 

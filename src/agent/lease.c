@@ -193,7 +193,7 @@ static int claim(struct lease *l, struct err *err)
 	}
 	if (r == -ECANCELED)
 		return r;
-	metric_inc_label(METRIC_LEASE_CLAIMS, r < 0 ? METRIC_ERROR : METRIC_OK);
+	metric_inc_label(METRIC_LEASE_CLAIMS, (unsigned)(r < 0 ? METRIC_ERROR : METRIC_OK));
 	if (r < 0)
 		return r;
 	l->claim = claimed;
@@ -217,7 +217,7 @@ static int renew(struct lease *l, struct err *err)
 		write_state(l);
 		return claim(l, err);
 	}
-	metric_inc_label(METRIC_LEASE_RENEWALS, r < 0 ? METRIC_ERROR : METRIC_OK);
+	metric_inc_label(METRIC_LEASE_RENEWALS, (unsigned)(r < 0 ? METRIC_ERROR : METRIC_OK));
 	if (r < 0)
 		return r;
 	held_now(l);

@@ -11,7 +11,6 @@
  */
 #include "peers.h"
 
-#include <bsd/sys/tree.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +19,7 @@
 #include "poplin/base/clock.h"
 #include "poplin/base/log.h"
 #include "poplin/base/thread.h"
+#include "poplin/base/tree.h"
 
 #define REASON_MAX 256
 
@@ -38,6 +38,7 @@ struct peer {
 	uint64_t order;
 	uint32_t generation; /* of the list that had it last */
 	bool parsed;
+	bool bare;	      /* the record has no address; record.address is the resolver's */
 	bool accepted;	      /* claims are in the tree */
 	char *reason;	      /* why not, or NULL */
 	struct claim *claims; /* record.nsubnets of them, if accepted */
@@ -88,9 +89,9 @@ static int gateway_cmp(const struct gateway *a, const struct gateway *b)
 	return addr_cmp(&a->address, &b->address);
 }
 
-RB_GENERATE_STATIC(peer_tree, peer, by_name, name_cmp)
-RB_GENERATE_STATIC(claim_tree, claim, by_prefix, claim_cmp)
-RB_GENERATE_STATIC(gateway_tree, gateway, by_address, gateway_cmp)
+TREE_GENERATE(peer_tree, peer, by_name, name_cmp)
+TREE_GENERATE(claim_tree, claim, by_prefix, claim_cmp)
+TREE_GENERATE(gateway_tree, gateway, by_address, gateway_cmp)
 
 /* What one change of a peer may have changed in the kernel. */
 struct touched {
@@ -486,7 +487,7 @@ void peers_foreach_route(struct peers *p,
 				    const char *node, void *arg),
 			 void *arg)
 {
-	const struct claim *claim;
+	struct claim *claim;
 
 	mutex_hold(&p->lock);
 	RB_FOREACH (claim, claim_tree, &p->claims)
@@ -512,7 +513,7 @@ static enum peer_state state_of(const struct peers *p, const struct peer *peer)
 void peers_stats(struct peers *p, struct peers_stats *ret)
 {
 	struct peers_stats stats = { .known = 0 };
-	const struct peer *peer;
+	struct peer *peer;
 
 	mutex_hold(&p->lock);
 	RB_FOREACH (peer, peer_tree, &p->by_name) {
@@ -585,7 +586,7 @@ static int show_locked(struct peers *p, const struct peer *peer,
 
 int peers_foreach(struct peers *p, int (*fn)(const struct peer_view *peer, void *arg), void *arg)
 {
-	const struct peer *peer;
+	struct peer *peer;
 	int r = 0;
 
 	mutex_hold(&p->lock);

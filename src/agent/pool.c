@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Theory of operation. A worker takes a batch of keys and goes through it twice. First it compares, for
- * each key, what should be (peers) with what is (fib), notes in fib what it is about to do, and adds the
- * messages to one netlink batch: a nexthop before the route that needs it. Then it sends the
- * batch and gives each key its own result.
+ * Theory of operation. A worker takes a batch of keys and goes through it twice. First it compares,
+ * for each key, what should be (peers) with what is (fib), notes in fib what it is about to do, and
+ * adds the messages to one netlink batch: a nexthop before the route that needs it. Then it sends
+ * the batch and gives each key its own result.
  *
- * A route of ours is replaced in one step, so that no packet is lost. Where fib knows of none, it is
- * created only if nothing stands there (NLM_F_EXCL): a foreign route is never overwritten. "Exists"
- * then means one of two things, and the kernel is asked which: a foreign route (a clash, reported and tried
- * again) or one of ours that fib had not heard of.
+ * A route of ours is replaced in one step, so that no packet is lost. Where fib knows of none, it
+ * is created only if nothing stands there (NLM_F_EXCL): a foreign route is never overwritten.
+ * "Exists" then means one of two things, and the kernel is asked which: a foreign route (a clash,
+ * reported and tried again) or one of ours that fib had not heard of.
  *
- * A nexthop is removed when no record asks for its gateway and no route goes by it. Between the look and the
- * removal a record could ask for it anew; so the worker first notes it as leaving, then looks
- * into peers again. Whoever needs it from then on finds it leaving and waits for its next try.
+ * A nexthop is removed when no record asks for its gateway and no route goes by it. Between the
+ * look and the removal a record could ask for it anew; so the worker first notes it as leaving,
+ * then looks into peers again. Whoever needs it from then on finds it leaving and waits for its
+ * next try.
  */
 #include "pool.h"
 
@@ -67,7 +68,7 @@ struct worker {
 
 struct pool {
 	struct pool_config config;
-	_Atomic unsigned index; /* of the node's link */
+	_Atomic unsigned index;			  /* of the node's link */
 	_Atomic uint32_t ports[POOL_WORKERS_MAX]; /* netlink ports of the workers; 0: none */
 	struct worker *workers[POOL_WORKERS_MAX];
 	unsigned count; /* of those who call */
@@ -163,7 +164,8 @@ static int plan_nexthop_key(struct worker *worker, size_t item, const struct add
 	if (used || (is != FIB_NEXTHOP_THERE && is != FIB_NEXTHOP_MISPLACED) ||
 	    !peers_complete(p->config.peers))
 		return 0;
-	/* -EBUSY: routes go by it that are about to be removed, by a worker that is not done yet. */
+	/* -EBUSY: routes go by it that are about to be removed, by a worker that is not done yet.
+	 */
 	if (fib_nexthop_note(p->config.fib, gateway, FIB_NEXTHOP_LEAVING) < 0)
 		return -EAGAIN;
 	if (peers_gateway_used(p->config.peers, gateway)) {
@@ -194,8 +196,8 @@ static int plan(struct worker *worker, size_t item)
 	bool wanted = peers_lookup(p->config.peers, &key->prefix, &gateway);
 
 	fib_get(p->config.fib, &key->prefix, &is);
-	return wanted ? plan_put(worker, item, &key->prefix, &gateway, &is) :
-			plan_delete(worker, item, &key->prefix, &is);
+	return wanted ? plan_put(worker, item, &key->prefix, &gateway, &is)
+		      : plan_delete(worker, item, &key->prefix, &is);
 }
 
 /* -- what came of it ----------------------------------------------------------- */
@@ -238,8 +240,8 @@ static void forget_routes(void *arg)
 }
 
 /*
- * Asks the kernel what stands where routes "exist", and notes it. It has no lookup by exact prefix, but
- * one dump serves the whole batch.
+ * Asks the kernel what stands where routes "exist", and notes it. It has no lookup by exact prefix,
+ * but one dump serves the whole batch.
  */
 static void look_up_standing(struct worker *worker)
 {
@@ -282,7 +284,7 @@ static void count_result(const struct op *op, int result)
 
 	if (op->kind <= OP_DELETE)
 		metric_inc_labels(METRIC_ROUTE_OPERATIONS, labels[op->kind],
-				  result < 0 ? METRIC_ERROR : METRIC_OK);
+				  (unsigned)(result < 0 ? METRIC_ERROR : METRIC_OK));
 	if (result < 0)
 		metric_netlink_error(result);
 }
@@ -319,8 +321,7 @@ static int nexthop_failed(struct worker *worker, const struct op *op, int result
 			NULL);
 	if (r < 0)
 		return -EAGAIN;
-	if (is.protocol != worker->work.routes.protocol ||
-	    addr_cmp(&is.gateway, &op->gateway) != 0)
+	if (is.protocol != worker->work.routes.protocol || addr_cmp(&is.gateway, &op->gateway) != 0)
 		return -EEXIST;
 	(void)fib_nexthop_note(fib, &op->gateway, FIB_NEXTHOP_THERE);
 	return 0;
@@ -375,10 +376,11 @@ static void tell_failure(const struct op *op, const struct key *key, int result)
 {
 	char prefix[PREFIX_TEXT_MAX], gateway[ADDR_TEXT_MAX];
 
-	log_limited(LOG_WARN, "the kernel refused" KV("what", "%s") KV("prefix", "%s")
-			      KV("via", "%s") KV("error", "%s"), op_name(op->kind),
-		    prefix_format(&key->prefix, prefix), addr_format(&op->gateway, gateway),
-		    route_failure_text(result));
+	log_limited(LOG_WARN,
+		    "the kernel refused" KV("what", "%s") KV("prefix", "%s") KV("via", "%s")
+			    KV("error", "%s"),
+		    op_name(op->kind), prefix_format(&key->prefix, prefix),
+		    addr_format(&op->gateway, gateway), route_failure_text(result));
 }
 
 static void take_result(size_t tag, int result, const char *text, void *arg)

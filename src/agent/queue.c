@@ -7,7 +7,6 @@
 #include "queue.h"
 
 #include <bsd/sys/queue.h>
-#include <bsd/sys/tree.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -15,6 +14,7 @@
 #include "poplin/base/clock.h"
 #include "poplin/base/log.h"
 #include "poplin/base/thread.h"
+#include "poplin/base/tree.h"
 
 #define BACKOFF_MIN_NS (NS_PER_S / 10)
 #define BACKOFF_MAX_NS (30 * NS_PER_S)
@@ -64,8 +64,8 @@ static int due_cmp(const struct entry *a, const struct entry *b)
 	return key_cmp(a, b);
 }
 
-RB_GENERATE_STATIC(key_tree, entry, by_key, key_cmp)
-RB_GENERATE_STATIC(due_tree, entry, by_due, due_cmp)
+TREE_GENERATE(key_tree, entry, by_key, key_cmp)
+TREE_GENERATE(due_tree, entry, by_due, due_cmp)
 
 struct key key_route(const struct prefix *prefix)
 {

@@ -39,9 +39,9 @@ static void owner_clear(struct mutex *m)
 	m->held = false;
 }
 
-static void rank_drop(struct mutex *m)
+static void rank_drop(enum lock_rank rank)
 {
-	held_ranks &= ~(1U << m->rank);
+	held_ranks &= ~(1U << rank);
 }
 #else
 static void rank_take(struct mutex *m)
@@ -53,7 +53,7 @@ static void owner_set(struct mutex *m)
 static void owner_clear(struct mutex *m)
 {
 }
-static void rank_drop(struct mutex *m)
+static void rank_drop(enum lock_rank rank)
 {
 }
 #endif
@@ -88,9 +88,11 @@ void mutex_lock(struct mutex *m)
 
 void mutex_unlock(struct mutex *m)
 {
+	enum lock_rank rank = m->rank; /* once unlocked, another thread may free m */
+
 	owner_clear(m);
 	must(pthread_mutex_unlock(&m->mutex));
-	rank_drop(m);
+	rank_drop(rank);
 }
 
 void mutex_assert_held(const struct mutex *m)

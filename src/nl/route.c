@@ -142,7 +142,8 @@ static int look_for_default(const struct route *r, void *arg)
 {
 	struct best *best = arg;
 
-	if (r->dst.len == 0 && r->type == RTN_UNICAST && r->index && (!best->found || r->metric < best->route.metric)) {
+	if (r->dst.len == 0 && r->type == RTN_UNICAST && r->index &&
+	    (!best->found || r->metric < best->route.metric)) {
 		best->route = *r;
 		best->found = true;
 	}

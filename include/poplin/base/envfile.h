@@ -2,8 +2,8 @@
 /*
  * Files of NAME=value lines as systemd's EnvironmentFile= reads them (systemd.exec(5)): blank
  * lines and lines that start with # or ; are skipped, blanks around the value are dropped, and a
- * value may stand in single or double quotes (a backslash in double quotes escapes). Continued lines
- * are not read: no setting of ours needs one.
+ * value may stand in single or double quotes (a backslash in double quotes escapes). Continued
+ * lines are not read: no setting of ours needs one.
  */
 #ifndef POPLIN_BASE_ENVFILE_H
 #define POPLIN_BASE_ENVFILE_H

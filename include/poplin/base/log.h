@@ -59,8 +59,7 @@ bool log_limit_pass(struct log_limit *limit, unsigned *ret_suppressed);
 		static struct log_limit limit_;                                                    \
 		unsigned suppressed_;                                                              \
 		if (log_enabled(level) && log_limit_pass(&limit_, &suppressed_))                   \
-			log_write(level, fmt KV("suppressed", "%u"),                               \
-				  ##__VA_ARGS__, suppressed_);                                     \
+			log_write(level, fmt KV("suppressed", "%u"), ##__VA_ARGS__, suppressed_);  \
 	} while (0)
 
 #endif

@@ -26,7 +26,8 @@
 		take_;                                                                             \
 	})
 
-/* Defines type_func_cleanup() for use with auto_(func): DEFINE_AUTO(struct netlink *, netlink_close). */
+/* Defines type_func_cleanup() for use with auto_(func): DEFINE_AUTO(struct netlink *,
+ * netlink_close). */
 #define DEFINE_AUTO(type, func)                                                                    \
 	static inline void func##_cleanup(type *ptr)                                               \
 	{                                                                                          \

@@ -20,7 +20,7 @@
 	X(WATCHER, "watcher: endpoints and stop")                                                  \
 	X(POOL, "worker pool: number of workers")                                                  \
 	X(PEERS, "peers: the desired state")                                                       \
-	X(RESOLVER, "resolver: names to look up") \
+	X(RESOLVER, "resolver: names to look up")                                                  \
 	X(FIB, "fib: what the kernel has of ours")                                                 \
 	X(QUEUE, "work queue: keys")                                                               \
 	X(HTTP, "http: cancellation")                                                              \

@@ -43,8 +43,8 @@ int routes_delete_route(const struct routes_config *c, struct netlink_batch *b,
 /* The metric of our routes, as the kernel tells it: it clashes with others of the same. */
 uint32_t routes_metric(int family);
 /*
- * True when r is one that we would make (our protocol, the default metric): with the gateway it goes by;
- * AF_UNSPEC where it goes another way than we would choose.
+ * True when r is one that we would make (our protocol, the default metric): with the gateway it
+ * goes by; AF_UNSPEC where it goes another way than we would choose.
  */
 bool routes_recognize(const struct routes_config *c, const struct route *r, struct addr *ret);
 

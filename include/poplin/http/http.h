@@ -24,7 +24,8 @@ int http_new(struct http **ret, struct err *err);
 void http_free(struct http *h);
 DEFINE_AUTO(struct http *, http_free)
 
-/* Makes the running request, and all later ones until http_rearm(), fail with -ECANCELED. Any thread. */
+/* Makes the running request, and all later ones until http_rearm(), fail with -ECANCELED. Any
+ * thread. */
 void http_cancel(struct http *h);
 void http_rearm(struct http *h);
 
@@ -44,7 +45,7 @@ struct http_request {
 };
 
 struct http_response {
-	long status; /* 0 while none came */
+	long status;	 /* 0 while none came */
 	struct buf body; /* collected answer; when streaming: the body of a non-2xx answer */
 };
 

@@ -7,9 +7,9 @@
  *	DIR/attachments/<container id>:<interface>  ->  10.2.1.5
  *	DIR/addresses/10.2.1.5                      ->  <container id>:<interface>
  * The attachment is made first and removed last, so a process that dies at any point leaves at most
- * an attachment that the following DEL or GC finds by its name. The address is the lock: whoever makes
- * the second link owns it. DIR/last holds the address given last; the search goes on behind it, so that a
- * freed address rests before it is used again. It is only a hint.
+ * an attachment that the following DEL or GC finds by its name. The address is the lock: whoever
+ *makes the second link owns it. DIR/last holds the address given last; the search goes on behind
+ *it, so that a freed address rests before it is used again. It is only a hint.
  *
  * Threads and processes: any number at once.
  */
@@ -30,8 +30,8 @@ struct ipam_owner {
 /*
  * Gives the owner an address of the subnet: never the network address, the gateway or (IPv4) the
  * broadcast address. `wanted` (may be NULL) asks for that very one. -EEXIST: this owner holds one
- * already. -EADDRINUSE: the wanted one is held (text says by whom). -ENOSPC: none is free (text says
- * how many are held and where to look). -EINVAL: the wanted one is not of the subnet.
+ * already. -EADDRINUSE: the wanted one is held (text says by whom). -ENOSPC: none is free (text
+ * says how many are held and where to look). -EINVAL: the wanted one is not of the subnet.
  */
 int ipam_allocate(const char *dir, const struct prefix *subnet, const struct addr *wanted,
 		  const struct ipam_owner *owner, struct addr *ret, struct err *err);
@@ -42,7 +42,8 @@ int ipam_lookup(const char *dir, const struct ipam_owner *owner, struct addr *re
 /* -- readers: the agent uses only these ----------------------------------- */
 
 /* Calls fn for every complete allocation, in no order; a negative return ends it. */
-typedef int ipam_fn(const struct addr *addr, const char *container, const char *interface, void *arg);
+typedef int ipam_fn(const struct addr *addr, const char *container, const char *interface,
+		    void *arg);
 int ipam_foreach(const char *dir, ipam_fn *fn, void *arg, struct err *err);
 /* Calls fn for every attachment, complete or half made (addr->family AF_UNSPEC): for GC. */
 int ipam_foreach_attachment(const char *dir, ipam_fn *fn, void *arg, struct err *err);

@@ -11,13 +11,13 @@
 #include "poplin/base/err.h"
 
 struct addr {
-	uint8_t family; /* AF_INET, AF_INET6; AF_UNSPEC: none */
+	uint8_t family;	   /* AF_INET, AF_INET6; AF_UNSPEC: none */
 	uint8_t bytes[16]; /* the first addr_size() count, the rest is zero */
 };
 
 struct prefix {
 	struct addr addr; /* host bits are zero in a canonical prefix */
-	uint8_t len;      /* bits */
+	uint8_t len;	  /* bits */
 };
 
 #define ADDR_TEXT_MAX	INET6_ADDRSTRLEN
@@ -41,7 +41,8 @@ int64_t addr_distance(const struct addr *a, const struct addr *b);
 int prefix_parse(const char *text, struct prefix *ret, struct err *err);
 /* "10.2.1.5/24": an address in a subnet, host bits kept. */
 int prefix_parse_interface(const char *text, struct prefix *ret, struct err *err);
-const char *prefix_format(const struct prefix *p, char ret[static PREFIX_TEXT_MAX]); /* returns ret */
+const char *prefix_format(const struct prefix *p,
+			  char ret[static PREFIX_TEXT_MAX]);	/* returns ret */
 int prefix_cmp(const struct prefix *a, const struct prefix *b); /* total order: addr, then len */
 bool prefix_contains_addr(const struct prefix *p, const struct addr *a);
 bool prefix_contains(const struct prefix *outer, const struct prefix *inner); /* or equal */

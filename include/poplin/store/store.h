@@ -27,15 +27,23 @@
 struct store;
 
 /* What a request was and how it went, for metrics. Called on the thread that made the request. */
-enum store_op { STORE_RANGE, STORE_PUT, STORE_TXN, STORE_GRANT, STORE_KEEPALIVE, STORE_REVOKE,
-		STORE_WATCH, STORE_OPS };
+enum store_op {
+	STORE_RANGE,
+	STORE_PUT,
+	STORE_TXN,
+	STORE_GRANT,
+	STORE_KEEPALIVE,
+	STORE_REVOKE,
+	STORE_WATCH,
+	STORE_OPS
+};
 const char *store_op_name(enum store_op op); /* "range", ... */
 typedef void store_observe_fn(enum store_op op, int result, int64_t duration_ns, void *arg);
 
 struct store_config {
-	const char *endpoints;	 /* ETCD_HOST: host, host:port or http(s) URL, separated by commas */
-	const char *prefix;	 /* ETCD_PREFIX, without a slash at the end */
-	const char *counter_key; /* ETCD_COUNTER_KEY */
+	const char *endpoints; /* ETCD_HOST: host, host:port or http(s) URL, separated by commas */
+	const char *prefix;    /* ETCD_PREFIX, without a slash at the end */
+	const char *counter_key;   /* ETCD_COUNTER_KEY */
 	store_observe_fn *observe; /* may be NULL */
 	void *observe_arg;
 };
@@ -48,7 +56,8 @@ void store_close(struct store *s);
 DEFINE_AUTO(struct store *, store_close)
 void store_cancel(struct store *s); /* any thread; until store_rearm() */
 void store_rearm(struct store *s);
-/* Any thread; used from the next request on. A running watch goes on until it is cut or cancelled. */
+/* Any thread; used from the next request on. A running watch goes on until it is cut or cancelled.
+ */
 int store_set_endpoints(struct store *s, const char *endpoints, struct err *err);
 /* The endpoint that answered last, for logs. */
 const char *store_endpoint(const struct store *s);
@@ -65,18 +74,18 @@ struct store_claim {
 struct store_claim_request {
 	const char *node;
 	const struct network *network;
-	const struct record *record; /* its subnets are filled in by the claim */
+	const struct record *record;	/* its subnets are filled in by the claim */
 	const struct prefix *preferred; /* subnet to take if it is free; may be NULL */
 	int64_t ttl_s;
 };
 
 /*
  * Gets the node a subnet, in one transaction that puts the node's record and the subnet's key under
- * one lease. A record of ours that is still alive is attached to (same subnet, lease renewed, nothing
- * rewritten unless the record or the TTL differs); otherwise the preferred subnet if it is free,
- * otherwise the first free one from our ticket on.
- * -ENOSPC: no subnet is free. -EEXIST: another machine holds this node name and is alive.
- * -EADDRINUSE: a preferred subnet was demanded (`only_preferred`) and somebody else holds it.
+ * one lease. A record of ours that is still alive is attached to (same subnet, lease renewed,
+ * nothing rewritten unless the record or the TTL differs); otherwise the preferred subnet if it is
+ * free, otherwise the first free one from our ticket on. -ENOSPC: no subnet is free. -EEXIST:
+ * another machine holds this node name and is alive. -EADDRINUSE: a preferred subnet was demanded
+ * (`only_preferred`) and somebody else holds it.
  */
 int store_claim(struct store *s, const struct store_claim_request *req, bool only_preferred,
 		struct store_claim *ret, struct err *err);
@@ -88,9 +97,9 @@ int store_claim(struct store *s, const struct store_claim_request *req, bool onl
 int store_renew(struct store *s, struct store_claim *claim, struct err *err);
 
 /*
- * Gives the node's subnet back, by its name: the lease that its record hangs on is revoked, and both
- * keys go with it. *ret_subnet (may be NULL) says which it was. -ENOENT: it holds none. -EEXIST: the
- * record is of another machine (`machine`).
+ * Gives the node's subnet back, by its name: the lease that its record hangs on is revoked, and
+ * both keys go with it. *ret_subnet (may be NULL) says which it was. -ENOENT: it holds none.
+ * -EEXIST: the record is of another machine (`machine`).
  */
 int store_release(struct store *s, const char *node, const char *machine, struct prefix *ret_subnet,
 		  struct err *err);
@@ -126,9 +135,9 @@ struct store_handler {
 int store_list(struct store *s, const struct store_handler *handler, struct err *err);
 
 /*
- * Watches from where the last list or watch of this handle stood, until it ends; it always ends with
- * an error. -ESTALE: changes were missed for good (compaction, another cluster, a store set back in
- * time): list again. Anything else: call again to resume.
+ * Watches from where the last list or watch of this handle stood, until it ends; it always ends
+ * with an error. -ESTALE: changes were missed for good (compaction, another cluster, a store set
+ * back in time): list again. Anything else: call again to resume.
  */
 int store_watch(struct store *s, const struct store_handler *handler, struct err *err);
 

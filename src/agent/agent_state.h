@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The agent's one state, shared by agent.c (life and loop), reconcile.c (what should be) and
+ * view.c (what the HTTP thread is told).
+ *
+ * Threads: as the members say; the modules lock for themselves.
+ */
+#ifndef POPLIN_AGENT_AGENT_STATE_H
+#define POPLIN_AGENT_AGENT_STATE_H
+
+#include <stdatomic.h>
+
+#include "fib.h"
+#include "lease.h"
+#include "monitor.h"
+#include "node.h"
+#include "peers.h"
+#include "pool.h"
+#include "poplin/base/thread.h"
+#include "queue.h"
+#include "resolver.h"
+#include "settings.h"
+#include "status.h"
+#include "watcher.h"
+
+struct agent {
+	struct settings *settings; /* of the main thread */
+	const char *config;
+	bool config_required;
+	/* Copies that never change: a reload writes the settings while the HTTP thread reads. */
+	char node_name[NODE_NAME_TEXT_MAX];
+	char bridge_name[IF_NAMESIZE];
+	char machine[RECORD_MACHINE_MAX + 1];
+	char ipam_dir[SETTING_PATH_MAX + SETTING_CNI_NAME_MAX + 8];
+
+	int lock_fd, signal_fd, event_fd;
+	struct netlink *nl;
+	struct queue *queue;
+	struct peers *peers;
+	struct fib *fib;
+	struct pool *pool;
+	struct resolver *resolver;
+	struct monitor *monitor;
+	struct watcher *watcher;
+	struct lease *lease;
+	struct httpd *httpd;
+	struct status_source source;
+
+	/* Of the main thread. */
+	struct prefix subnet; /* that bridge and peers were told of; AF_UNSPEC: none */
+	unsigned failures;
+	int64_t retry_ns; /* 0: none due */
+	int64_t resync_ns;
+
+	_Atomic int64_t alive_ns; /* when the main loop last came round */
+	_Atomic bool synced;	  /* peers agrees with a complete list */
+	_Atomic bool drained;	  /* since then the queue was empty once: every route was tried */
+	_Atomic bool dirty;	  /* somebody changed something of ours */
+
+	struct mutex lock;
+	/* Under lock: for the HTTP thread. */
+	struct node node;
+	bool bridge_stands, files_stand;
+	char problem[ERR_TEXT_MAX]; /* of the last reconcile(), or "" */
+};
+
+/* Looks at everything and does what is missing. Main thread. */
+void reconcile(struct agent *a);
+/* For struct status_source: HTTP thread. */
+void agent_view(struct status_view *v, void *arg);
+
+#endif

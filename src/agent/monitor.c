@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Theory of operation. A notification is a hint where to look, never the truth: it may be older
+ * than what a worker has done since. So it only changes the note in fib and queues the key; the
+ * worker finds out what stands there, and an error of the kernel's corrects a note that was wrong.
+ *
+ * What workers do themselves is recognized by the port of their sockets and left out. When a link
+ * goes down the kernel drops its nexthops, and routes with them, without telling of the routes
+ * (fib_sync_down_dev, nexthop_flush_dev): then, and when notifications were lost, everything is
+ * compared.
+ */
+#include "monitor.h"
+
+#include <errno.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "metrics.h"
+#include "poplin/base/clock.h"
+#include "poplin/base/log.h"
+#include "poplin/base/thread.h"
+#include "poplin/nl/address.h"
+#include "poplin/nl/link.h"
+#include "poplin/nl/nl.h"
+#include "poplin/nl/route.h"
+
+/* A storm of events that each ask for a full comparison gets one in this time. */
+#define SYNC_PAUSE_NS	  (NS_PER_S / 5)
+#define SYNC_RETRY_MIN_NS (NS_PER_S / 2)
+#define SYNC_RETRY_MAX_NS (30 * NS_PER_S)
+
+struct monitor {
+	struct thread thread;
+	struct monitor_config config;
+	char bridge[IF_NAMESIZE];
+	struct netlink_monitor *notifications;
+	struct netlink *nl;
+	int event_fd;
+	atomic_bool stop;
+	atomic_bool resync_asked;
+
+	/* Of the thread alone. */
+	unsigned bridge_index; /* 0: not known */
+	bool sync_due;
+	int64_t last_sync_ns;
+	unsigned failures;
+	bool link_changed;
+};
+
+/* -- notifications ------------------------------------------------------------ */
+
+/* Whether the prefix is one of ours: noted as there, or wanted. */
+static bool concerns_us(struct monitor *m, const struct prefix *prefix, struct fib_route *ret)
+{
+	struct addr gateway;
+
+	fib_get(m->config.fib, prefix, ret);
+	return ret->state != FIB_ABSENT || peers_lookup(m->config.peers, prefix, &gateway);
+}
+
+static void take_route(struct monitor *m, const struct nlmsghdr *msg, const struct route *r)
+{
+	struct key key = key_route(&r->dst);
+	bool gone = msg->nlmsg_type == RTM_DELROUTE;
+	struct routes_config config;
+	struct fib_route is;
+	struct addr gateway;
+	bool ours;
+
+	pool_get_routes(m->config.pool, &config);
+	ours = routes_recognize(&config, r, &gateway);
+	if (!concerns_us(m, &r->dst, &is) && !ours)
+		return;
+	if (ours && gone) {
+		(void)fib_note(m->config.fib, &r->dst, FIB_ABSENT, NULL);
+		metric_inc_label(METRIC_DRIFT_REPAIRS, METRIC_DRIFT_ROUTE);
+	} else {
+		/* Somebody made one like ours, or put his in its place, or took his away. */
+		(void)fib_note(m->config.fib, &r->dst, ours ? FIB_OURS : FIB_UNKNOWN, &gateway);
+	}
+	queue_put(m->config.queue, &key, clock_ns());
+}
+
+static void take_link(struct monitor *m, const struct nlmsghdr *msg, const struct link *link)
+{
+	struct routes_config config;
+
+	pool_get_routes(m->config.pool, &config);
+	if (strcmp(link->name, m->bridge) == 0) {
+		m->bridge_index = msg->nlmsg_type == RTM_NEWLINK ? link->index : 0;
+		m->link_changed = true;
+	}
+	if (link->index == config.index) {
+		m->link_changed = true;
+		m->sync_due = true;
+	}
+}
+
+static void take_address(struct monitor *m, const struct address *address)
+{
+	struct routes_config config;
+
+	pool_get_routes(m->config.pool, &config);
+	if (address->index == config.index || address->index == m->bridge_index)
+		m->link_changed = true;
+	/* Routes by a gateway of a network that came or went. */
+	if (address->index == config.index)
+		m->sync_due = true;
+}
+
+static void take_nexthop(struct monitor *m, const struct nexthop *n)
+{
+	struct routes_config config;
+
+	pool_get_routes(m->config.pool, &config);
+	if (n->protocol != config.protocol)
+		return;
+	m->sync_due = true;
+	metric_inc_label(METRIC_DRIFT_REPAIRS, METRIC_DRIFT_NEXTHOP);
+}
+
+static int take(const struct nlmsghdr *msg, void *arg)
+{
+	struct monitor *m = arg;
+	union {
+		struct route route;
+		struct link link;
+		struct address address;
+		struct nexthop nexthop;
+	} u;
+
+	if (pool_owns_port(m->config.pool, msg->nlmsg_pid))
+		return 0;
+	if (route_parse(msg, &u.route) == 0)
+		take_route(m, msg, &u.route);
+	else if (link_parse(msg, &u.link) == 0)
+		take_link(m, msg, &u.link);
+	else if (address_parse(msg, &u.address) == 0)
+		take_address(m, &u.address);
+	else if (nexthop_parse(msg, &u.nexthop) == 0)
+		take_nexthop(m, &u.nexthop);
+	return 0;
+}
+
+/* False: the socket is broken, and the thread cannot go on with it. */
+static void read_notifications(struct monitor *m)
+{
+	struct err err = ERR_INIT;
+	int r = netlink_monitor_read(m->notifications, take, m, &err);
+
+	if (r < 0) {
+		metric_inc(METRIC_NETLINK_OVERRUNS);
+		log_warn("notifications of the kernel were lost, comparing everything" KV("error",
+											  "%s"),
+			 err.text);
+		m->sync_due = true;
+		m->link_changed = true;
+	}
+	if (m->link_changed)
+		m->config.on_link(m->config.arg);
+	m->link_changed = false;
+}
+
+/* -- the full comparison -------------------------------------------------------- */
+
+static int sync_now(struct monitor *m, struct err *err)
+{
+	int64_t start = clock_ns();
+	struct routes_config config;
+	size_t different;
+	int r;
+
+	pool_get_routes(m->config.pool, &config);
+	r = fib_sync(m->config.fib, m->nl, &config, err);
+	if (r < 0)
+		return r;
+	different = fib_queue_difference(m->config.fib, m->config.peers, m->config.queue);
+	m->last_sync_ns = clock_ns();
+	metric_inc(METRIC_RESYNCS);
+	metric_observe(METRIC_RESYNC_DURATION, 0, m->last_sync_ns - start);
+	log_debug("compared with the kernel" KV("different", "%zu"), different);
+	return 0;
+}
+
+static void sync_if_due(struct monitor *m)
+{
+	struct err err = ERR_INIT;
+
+	if (!m->sync_due || clock_ns() < m->last_sync_ns + SYNC_PAUSE_NS)
+		return;
+	m->sync_due = false;
+	if (sync_now(m, &err) == 0) {
+		m->failures = 0;
+		return;
+	}
+	m->failures++;
+	m->sync_due = true;
+	m->last_sync_ns =
+		clock_ns() + backoff_ns(m->failures, SYNC_RETRY_MIN_NS, SYNC_RETRY_MAX_NS);
+	log_warn("cannot compare with the kernel, trying again" KV("error", "%s"), err.text);
+}
+
+/* -- the thread ------------------------------------------------------------------ */
+
+static int poll_timeout_ms(const struct monitor *m)
+{
+	int64_t left = m->last_sync_ns + SYNC_PAUSE_NS - clock_ns();
+
+	if (!m->sync_due)
+		return -1;
+	return left > 0 ? (int)(left / NS_PER_MS) + 1 : 0;
+}
+
+static void *run(void *arg)
+{
+	struct monitor *m = arg;
+	struct pollfd fds[] = {
+		{ .fd = netlink_monitor_fd(m->notifications), .events = POLLIN },
+		{ .fd = m->event_fd, .events = POLLIN },
+	};
+
+	while (!m->stop) {
+		(void)poll(fds, countof(fds), poll_timeout_ms(m));
+		event_clear(m->event_fd);
+		read_notifications(m);
+		if (atomic_exchange(&m->resync_asked, false)) {
+			m->sync_due = true;
+			m->last_sync_ns -= SYNC_PAUSE_NS;
+		}
+		sync_if_due(m);
+	}
+	return NULL;
+}
+
+void monitor_resync(struct monitor *m)
+{
+	m->resync_asked = true;
+	event_ring(m->event_fd);
+}
+
+static void monitor_free(struct monitor *m)
+{
+	if (m->event_fd >= 0)
+		close(m->event_fd);
+	if (m->nl)
+		netlink_close(m->nl);
+	if (m->notifications)
+		netlink_monitor_close(m->notifications);
+	free(m);
+}
+
+/* The subscription comes before the first look: what changes in between is told. */
+static int prepare(struct monitor *m, struct err *err)
+{
+	static const unsigned groups[] = {
+		RTNLGRP_LINK,	    RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE,
+		RTNLGRP_IPV6_ROUTE, RTNLGRP_NEXTHOP,	 RTNLGRP_NONE,
+	};
+	struct link link;
+	int r;
+
+	m->event_fd = event_open();
+	if (m->event_fd < 0)
+		return err_errno(err, m->event_fd, "eventfd");
+	r = netlink_monitor_open(&m->notifications, groups, err);
+	if (r == 0)
+		r = netlink_open(&m->nl, err);
+	if (r < 0)
+		return r;
+	if (link_get(m->nl, m->bridge, &link, NULL) == 0)
+		m->bridge_index = link.index;
+	return sync_now(m, err);
+}
+
+int monitor_start(struct monitor **ret, const struct monitor_config *config, struct err *err)
+{
+	struct monitor *m = calloc(1, sizeof(*m));
+	int r;
+
+	if (!m)
+		return err_errno(err, -ENOMEM, "monitor");
+	m->config = *config;
+	m->event_fd = -1;
+	strlcpy(m->bridge, config->bridge, sizeof(m->bridge));
+	r = prepare(m, err);
+	if (r == 0) {
+		r = thread_start(&m->thread, "monitor", run, m);
+		if (r < 0)
+			err_errno(err, r, "start the monitor thread");
+	}
+	if (r < 0) {
+		monitor_free(m);
+		return r;
+	}
+	*ret = m;
+	return 0;
+}
+
+void monitor_stop(struct monitor *m)
+{
+	m->stop = true;
+	event_ring(m->event_fd);
+	thread_join(&m->thread);
+	monitor_free(m);
+}

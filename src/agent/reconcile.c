@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <string.h>
+
+#include "agent_state.h"
+#include "cniconf.h"
+#include "metrics.h"
+#include "poplin/base/clock.h"
+#include "poplin/base/log.h"
+#include "poplin/dataplane/bridge.h"
+
+#define RETRY_MIN_NS (NS_PER_S / 5)
+#define RETRY_MAX_NS (30 * NS_PER_S)
+
+/* The node's interface and address may change while we run; the record follows. */
+static int reconcile_node(struct agent *a, struct err *err)
+{
+	struct node node;
+	char text[ADDR_TEXT_MAX];
+	bool moved, other_link;
+	int r = node_identify(a->nl, a->settings, &node, err);
+
+	if (r < 0)
+		return r;
+	mutex_lock(&a->lock);
+	moved = addr_cmp(&node.address, &a->node.address) != 0;
+	other_link = node.index != a->node.index;
+	a->node = node;
+	mutex_unlock(&a->lock);
+	if (moved) {
+		log_warn("this node's address changed" KV("address", "%s"),
+			 addr_format(&node.address, text));
+		peers_set_own_address(a->peers, &node.address);
+		lease_set_address(a->lease, &node.address);
+	}
+	if (other_link)
+		pool_set_link(a->pool, node.index);
+	return 0;
+}
+
+static int reconcile_bridge(struct agent *a, struct err *err)
+{
+	const struct bridge bridge = {
+		.name = a->bridge_name,
+		.subnet = a->subnet,
+		.pods = a->settings->network.pods,
+		.mtu = a->node.mtu,
+	};
+	bool stood = a->bridge_stands, changed;
+	int r = bridge_ensure(a->nl, &bridge, &changed, err);
+
+	mutex_lock(&a->lock);
+	a->bridge_stands = r >= 0;
+	mutex_unlock(&a->lock);
+	if (r < 0)
+		return r;
+	if (changed) {
+		log_info("%s" KV("bridge", "%s"), stood ? "bridge repaired" : "bridge set up",
+			 bridge.name);
+		if (stood)
+			metric_inc_label(METRIC_DRIFT_REPAIRS, METRIC_DRIFT_BRIDGE);
+	}
+	return 0;
+}
+
+static int reconcile_files(struct agent *a, struct err *err)
+{
+	bool stood = a->files_stand, changed;
+	int r = cniconf_install(a->settings, &a->subnet, a->node.mtu, &changed, err);
+
+	mutex_lock(&a->lock);
+	a->files_stand = r >= 0;
+	mutex_unlock(&a->lock);
+	if (r < 0)
+		return r;
+	if (changed) {
+		log_info("CNI configuration written" KV("path", "%s"),
+			 a->settings->cni_config_location);
+		if (stood)
+			metric_inc_label(METRIC_DRIFT_REPAIRS, METRIC_DRIFT_FILE);
+	}
+	return 0;
+}
+
+/* True when there is a subnet; peers and the bridge learn of a new one. */
+static bool take_subnet(struct agent *a)
+{
+	struct lease_status lease;
+
+	lease_get(a->lease, &lease);
+	if (lease.subnet.addr.family == AF_UNSPEC)
+		return false;
+	if (prefix_cmp(&lease.subnet, &a->subnet) == 0)
+		return true;
+	a->subnet = lease.subnet;
+	peers_set_own_subnet(a->peers, &a->subnet);
+	return true;
+}
+
+/* True once every route of the first complete list was tried. Failed ones do not hold the node up.
+ */
+static bool first_sync_done(struct agent *a)
+{
+	struct queue_stats queue;
+
+	if (!a->drained && a->synced) {
+		queue_stats(a->queue, &queue);
+		a->drained = queue.ready == 0 && queue.working == 0;
+	}
+	return a->drained;
+}
+
+static int reconcile_steps(struct agent *a, struct err *err)
+{
+	int r;
+
+	r = reconcile_node(a, err);
+	if (r < 0)
+		return err_wrap(err, r, "this node's address");
+	if (!take_subnet(a))
+		return 0;
+	r = reconcile_bridge(a, err);
+	if (r < 0)
+		return err_wrap(err, r, "bridge %s", a->bridge_name);
+	if (!first_sync_done(a))
+		return 0;
+	r = reconcile_files(a, err);
+	return r < 0 ? err_wrap(err, r, "CNI configuration") : 0;
+}
+
+void reconcile(struct agent *a)
+{
+	struct err err = ERR_INIT;
+	int r;
+
+	a->dirty = false; /* before looking: what changes from now on rings again */
+	r = reconcile_steps(a, &err);
+	a->failures = r < 0 ? a->failures + 1 : 0;
+	a->retry_ns = r < 0 ? clock_ns() + backoff_ns(a->failures, RETRY_MIN_NS, RETRY_MAX_NS) : 0;
+	mutex_lock(&a->lock);
+	strlcpy(a->problem, r < 0 ? err.text : "", sizeof(a->problem));
+	mutex_unlock(&a->lock);
+	if (r < 0)
+		log_error("cannot set up this node, trying again" KV("tries", "%u")
+				  KV("error", "%s"),
+			  a->failures, err.text);
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <string.h>
+
+#include "agent_state.h"
+#include "poplin/base/clock.h"
+
+/* The main thread comes round every ten seconds at least. */
+#define HEALTHY_FOR_NS (60 * NS_PER_S)
+
+static void view_lease(struct agent *a, struct status_view *v)
+{
+	struct lease_status lease;
+
+	lease_get(a->lease, &lease);
+	v->subnet = lease.subnet;
+	v->lease_held = lease.held;
+	v->lease_ttl_s = lease.ttl_s;
+	v->lease_deadline_ns = lease.deadline_boot_ns;
+	strlcpy(v->store_endpoint, lease.endpoint, sizeof(v->store_endpoint));
+	if (lease.subnet.addr.family != AF_UNSPEC)
+		v->bridge_address = addr_add(&lease.subnet.addr, 1);
+	if (!lease.held)
+		status_view_reason(v, "no subnet is held: %s",
+				   lease.problem[0] ? lease.problem : "not claimed yet");
+}
+
+static void view_watcher(struct agent *a, struct status_view *v)
+{
+	struct watcher_status watcher;
+
+	watcher_get(a->watcher, &watcher);
+	v->store_connected = watcher.connected;
+	v->store_last_change_ns = watcher.last_change_ns;
+	if (!a->synced)
+		status_view_reason(v, "the nodes were not listed yet: %s",
+				   watcher.problem[0] ? watcher.problem : "not asked yet");
+	else if (!a->drained)
+		status_view_reason(v, "routes are being set for the first time");
+}
+
+void agent_view(struct status_view *v, void *arg)
+{
+	struct agent *a = arg;
+
+	v->healthy = clock_ns() - a->alive_ns < HEALTHY_FOR_NS;
+	if (!v->healthy)
+		status_view_reason(v, "the main thread does not come round");
+	strlcpy(v->node, a->node_name, sizeof(v->node));
+	strlcpy(v->bridge, a->bridge_name, sizeof(v->bridge));
+	view_lease(a, v);
+	view_watcher(a, v);
+	mutex_hold(&a->lock);
+	v->address = a->node.address;
+	strlcpy(v->interface, a->node.interface, sizeof(v->interface));
+	v->bridge_mtu = a->node.mtu;
+	if (a->problem[0])
+		status_view_reason(v, "%s", a->problem);
+	else if (!a->bridge_stands)
+		status_view_reason(v, "the bridge does not stand yet");
+	else if (!a->files_stand)
+		status_view_reason(v, "the CNI configuration is not written yet");
+	v->ready = v->healthy && v->nreasons == 0;
+}
