@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-# $1: a folder that is laid over /. What follows is run in the end, as process 1.
+# $1: the machine's folder; its files/ are laid over /. What follows is run in the end, as process 1.
 ENTER = r"""
 set -eu
 base=$1/base
@@ -24,13 +24,28 @@ mkdir "$base/upper" "$base/work" "$base/root" "$base/lower"
 cp -a "${base%/base}/files/." "$base/lower/"
 mount -t overlay overlay \
     -o "lowerdir=$base/lower:/,upperdir=$base/upper,workdir=$base/work" "$base/root"
-mount --rbind /dev "$base/root/dev"
+dev=$base/root/dev
+mount -t tmpfs -o mode=0755 tmpfs "$dev"
+mkdir "$dev/pts" "$dev/shm"
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$dev/pts"
+ln -s pts/ptmx "$dev/ptmx"
+ln -s /proc/self/fd "$dev/fd"
+for device in null zero full random urandom tty; do
+    : >"$dev/$device"
+    mount --bind "/dev/$device" "$dev/$device"
+done
 mount -t proc proc "$base/root/proc"
 mount -t sysfs sysfs "$base/root/sys"
 mount -t tmpfs -o mode=0755 tmpfs "$base/root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$base/root/tmp"
 mkdir -p "$base/root/run/lock"
-: >"$base/ready"
+if [ -d /sys/fs/cgroup/systemd ]; then
+    mount -t tmpfs -o mode=0755 tmpfs "$base/root/sys/fs/cgroup"
+    mkdir "$base/root/sys/fs/cgroup/systemd"
+    mount -t cgroup -o none,name=systemd systemd "$base/root/sys/fs/cgroup/systemd"
+elif [ -f /sys/fs/cgroup/cgroup.procs ]; then
+    mount -t cgroup2 cgroup2 "$base/root/sys/fs/cgroup"
+fi
 cd /
 exec chroot "$base/root" "$@"
 """
@@ -49,25 +64,50 @@ while True:
 """
 
 
-class Machine:
-    """with Machine(folder, files) as m: m.run("..."); files is a folder laid over /."""
+SYSTEMD = "/lib/systemd/systemd"
+NAMESPACES = ["--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup"]
 
-    def __init__(self, folder, files):
+
+class Machine:
+    """with Machine(folder, files) as m: m.run("..."); files is a folder laid over /.
+
+    With systemd=True, systemd is process 1 and has come up to basic.target.
+    """
+
+    def __init__(self, folder, files, systemd=False):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True)
+        self.systemd = systemd
+        self.cgroups = []
         shutil.copytree(files, self.folder / "files", symlinks=True)
 
+    def _enter_cgroup(self):
+        # So that the machine's systemd rules below cgroups of its own, and not over ours.
+        for top in "/sys/fs/cgroup/systemd", "/sys/fs/cgroup":
+            if os.path.exists(f"{top}/cgroup.procs"):
+                self.cgroups.append(Path(f"{top}/poplin-test-{os.getpid()}-{id(self):x}"))
+                break
+        for cgroup in self.cgroups:
+            cgroup.mkdir()
+        return " && ".join([f"echo $$ >{c}/cgroup.procs" for c in self.cgroups] or ["true"])
+
     def __enter__(self):
+        init = ["/usr/bin/python3", "-c", INIT]
+        if self.systemd:
+            init = [SYSTEMD, "--unit=basic.target"]
         self.unshare = subprocess.Popen(
-            ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child",
-             "--propagation", "private", "sh", "-c", ENTER, "enter", str(self.folder),
-             "/usr/bin/python3", "-c", INIT],
-            stdin=subprocess.DEVNULL, start_new_session=True)
-        self.init = self._wait_for_init()
+            ["sh", "-c", self._enter_cgroup() + ' && exec "$@"', "sh",
+             "unshare", *NAMESPACES, "--fork", "--kill-child", "--propagation", "private",
+             "sh", "-c", ENTER, "enter", str(self.folder), *init],
+            stdin=subprocess.DEVNULL, start_new_session=True,
+            env={**os.environ, "container": "other"})
+        self.init = self._wait_for_init("systemd" if self.systemd else "python")
+        if self.systemd:
+            self.wait("systemctl is-active basic.target", 30)
         self.run("ip link set lo up")
         return self
 
-    def _wait_for_init(self):
+    def _wait_for_init(self, name):
         deadline = time.monotonic() + 20
         children = Path(f"/proc/{self.unshare.pid}/task/{self.unshare.pid}/children")
         while time.monotonic() < deadline:
@@ -75,7 +115,7 @@ class Machine:
                 raise RuntimeError("cannot make namespaces and an overlay: is this root?")
             pids = children.read_text().split()
             if pids and Path(f"/proc/{pids[0]}/exe").exists() \
-                    and "python" in os.readlink(f"/proc/{pids[0]}/exe"):
+                    and name in os.path.basename(os.readlink(f"/proc/{pids[0]}/exe")):
                 return int(pids[0])
             time.sleep(0.02)
         raise RuntimeError("the machine did not come up in time")
@@ -83,10 +123,21 @@ class Machine:
     def __exit__(self, *_):
         self.unshare.send_signal(signal.SIGKILL)
         self.unshare.wait()
+        for cgroup in self.cgroups:
+            self._remove_cgroup(cgroup)
+
+    @staticmethod
+    def _remove_cgroup(cgroup):
+        deadline = time.monotonic() + 10
+        while cgroup.exists():
+            subprocess.run(["find", str(cgroup), "-depth", "-type", "d", "-exec", "rmdir", "{}", "+"],
+                           check=False, stderr=subprocess.DEVNULL)
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{cgroup} cannot be removed: something runs in it yet")
+            time.sleep(0.05)
 
     def command(self, *argv):
-        return ["nsenter", f"--target={self.init}", "--mount", "--net", "--pid", "--uts", "--ipc",
-                "--root", "--wd=/", *argv]
+        return ["nsenter", f"--target={self.init}", *NAMESPACES, "--root", "--wdns=/", *argv]
 
     def run(self, script, check=True, timeout=60):
         """Runs a shell script; returns the process, with stdout and stderr as one text."""

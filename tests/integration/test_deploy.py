@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from machine import Machine, is_root
+from machine import SYSTEMD, Machine, is_root
 
 TOP = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("POPLIN_BUILD", TOP)).resolve()
@@ -190,8 +190,7 @@ def missing(ours, theirs, path=""):
     if isinstance(ours, dict):
         for key, value in ours.items():
             if not isinstance(theirs, dict) or key not in theirs:
-                if value not in (None, "", [], {}, False):
-                    yield f"{path}.{key}"
+                yield f"{path}.{key}"
             else:
                 yield from missing(value, theirs[key], f"{path}.{key}")
     elif isinstance(ours, list):
@@ -295,31 +294,29 @@ def test_init_scripts_parse(script):
     run("sh", "-n", BUILD / "init" / script)
 
 
+def prepare(machine):
+    """A link to the other nodes, and etcd where the defaults look for it."""
+    machine.run("""
+        hostname node-1
+        rm -rf /etc/cni /opt/cni
+        ip link add uplink type veth peer name others
+        ip link set others up
+        ip link set uplink up
+        ip address add 192.0.2.1/24 dev uplink
+        ip route add default via 192.0.2.254
+        setsid etcd --data-dir /tmp/etcd >/tmp/etcd.log 2>&1 </dev/null &
+        """)
+    machine.wait("ETCDCTL_API=3 etcdctl endpoint health")
+    return machine
+
+
 @pytest.fixture(name="machine")
 def machine_fixture(installed, tmp_path):
     with Machine(tmp_path / "machine", installed) as machine:
-        # A link to the other nodes, and etcd where the defaults look for it.
-        machine.run("""
-            hostname node-1
-            ip link add uplink type veth peer name others
-            ip link set others up
-            ip link set uplink up
-            ip address add 192.0.2.1/24 dev uplink
-            ip route add default via 192.0.2.254
-            setsid etcd --data-dir /tmp/etcd --logger zap >/tmp/etcd.log 2>&1 </dev/null &
-            """)
-        machine.wait("ETCDCTL_API=3 etcdctl endpoint health")
-        yield machine
+        yield prepare(machine)
 
 
 READY = "curl -sSf http://127.0.0.1:9476/readyz"
-
-
-@needs_root
-def test_systemd_unit_is_right(machine):
-    result = machine.run("systemd-analyze verify --man=no /usr/local/lib/systemd/system/"
-                         "poplind.service || find / -xdev -name poplind.service", check=False)
-    assert result.returncode == 0 and "poplind" not in result.stdout, result.stdout
 
 
 def check_running(machine, log):
@@ -329,7 +326,7 @@ def check_running(machine, log):
     assert machine.status("test -s /etc/cni/net.d/10-poplin.conflist") == 0
     machine.run("sed -i 's/^#LOG_LEVEL=.*/LOG_LEVEL=debug/' /etc/poplin/poplin.conf")
     machine.run(log["reload"])
-    machine.wait(f"grep 'setting changed.*LOG_LEVEL' {log['path']}")
+    machine.wait(f"{log['find']} 'setting changed.*LOG_LEVEL'")
 
 
 def check_refuses_wrong_configuration(machine, commands):
@@ -338,6 +335,42 @@ def check_refuses_wrong_configuration(machine, commands):
         result = machine.run(command, check=False)
         assert result.returncode != 0 and "LEASE_TTL" in result.stdout, (command, result.stdout)
     machine.run("sed -i /never/d /etc/poplin/poplin.conf")
+
+
+@needs_root
+def test_systemd_verifies_the_unit(machine, installed):
+    unit = find_one(installed, "**/poplind.service").relative_to(installed)
+    result = machine.run(f"systemd-analyze verify --man=no /{unit}", check=False)
+    assert result.returncode == 0 and "poplind" not in result.stdout, result.stdout
+
+
+@needs_root
+def test_systemd_runs_the_unit(installed, tmp_path):
+    if not Path(SYSTEMD).exists():
+        pytest.skip(f"{SYSTEMD} is not installed")
+    with Machine(tmp_path / "machine", installed, systemd=True) as machine:
+        prepare(machine)
+        check_refuses_wrong_configuration(
+            machine, ["systemctl start poplind && sleep 1 && systemctl is-active poplind || "
+                      "journalctl -u poplind && false"])
+        # A wrong setting is not tried again and again.
+        assert machine.run("systemctl show -P NRestarts poplind").stdout.strip() == "0"
+        machine.run("systemctl start poplind")
+        check_running(machine, {"reload": "systemctl reload poplind",
+                                "find": "journalctl -u poplind | grep"})
+        pid = machine.run("systemctl show -P MainPID poplind").stdout.strip()
+        rights = machine.read(f"/proc/{pid}/status")
+        assert re.search(r"CapEff:\s*0000000000001000\n", rights)
+        assert re.search(r"NoNewPrivs:\s*1\n", rights)
+        state = machine.read("/run/poplin/node.json")
+        machine.run("systemctl stop poplind")
+        assert json.loads(machine.read("/run/poplin/node.json"))["subnet"] == \
+            json.loads(state)["subnet"]
+        assert machine.status("ip link show poplin0") == 0
+        machine.run("systemctl start poplind")
+        machine.wait(READY)
+        machine.run("systemctl kill -s KILL poplind")
+        machine.wait(f"test $(systemctl show -P MainPID poplind) != {pid} && {READY}", 20)
 
 
 @needs_root
@@ -352,7 +385,7 @@ def test_sysv_script(machine):
     machine.run(f"{script} start")
     assert machine.read("/run/poplind.pid") == pid
     assert machine.status(f"{script} status") == 0
-    check_running(machine, {"reload": f"{script} reload", "path": "/var/log/poplind.log"})
+    check_running(machine, {"reload": f"{script} reload", "find": "grep -r /var/log/poplind.log -e"})
     # It must go on with the old settings, rather than stop and not start.
     check_refuses_wrong_configuration(machine, [f"{script} reload", f"{script} restart"])
     assert machine.status(f"{script} status") == 0
@@ -409,7 +442,7 @@ def test_openrc_script(machine, openrc):
     assert machine.status(f"{service} status") == 3
     check_refuses_wrong_configuration(machine, [f"{service} start"])
     machine.run(f"{service} start")
-    check_running(machine, {"reload": f"{service} reload", "path": "/var/log/poplind.log"})
+    check_running(machine, {"reload": f"{service} reload", "find": "grep -r /var/log/poplind.log -e"})
     check_refuses_wrong_configuration(machine, [f"{service} reload", f"{service} restart"])
     assert machine.status(f"{service} status") == 0
     machine.run("kill -KILL $(head -n 1 /run/poplin/poplind.lock)")
