@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,36 +40,52 @@ static const json_t *lookup(const json_t *root, const char *path, size_t len)
 	return root;
 }
 
+/* Returns 1 when there was a value, 0 when "-" was written for it, or -ENOMEM. */
 static int add_value(struct buf *b, const json_t *value)
 {
+	int r;
+
 	if (json_is_string(value) && json_string_length(value) > 0)
-		return output_escaped(b, json_string_value(value));
-	if (json_is_integer(value))
-		return buf_printf(b, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
-	if (json_is_real(value))
-		return buf_printf(b, "%.1f", json_real_value(value));
-	if (json_is_boolean(value))
-		return buf_adds(b, json_is_true(value) ? "yes" : "no");
-	return buf_adds(b, "-");
+		r = output_escaped(b, json_string_value(value));
+	else if (json_is_integer(value))
+		r = buf_printf(b, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	else if (json_is_real(value))
+		r = buf_printf(b, "%.1f", json_real_value(value));
+	else if (json_is_boolean(value))
+		r = buf_adds(b, json_is_true(value) ? "yes" : "no");
+	else
+		return buf_adds(b, "-");
+	return r < 0 ? r : 1;
 }
 
 int output_expand(struct buf *b, const char *template, const json_t *root)
 {
+	size_t section = 0, len;
+	bool missing = false;
 	int r = 0;
 
-	while (*template && r == 0) {
-		size_t len = strcspn(template, "{");
-
-		if (len > 0) {
+	for (; *template && r >= 0; template += len) {
+		len = 1;
+		switch (*template) {
+		case '[':
+			section = b->len;
+			missing = false;
+			break;
+		case ']':
+			if (missing)
+				b->len = section; /* the next addition ends it with a NUL again */
+			break;
+		case '{':
+			len = strcspn(template, "}") + 1;
+			r = add_value(b, lookup(root, template + 1, len - 2));
+			missing = missing || r == 0;
+			break;
+		default:
+			len = strcspn(template, "[]{");
 			r = buf_add(b, template, len);
-			template += len;
-			continue;
 		}
-		len = strcspn(template, "}");
-		r = add_value(b, lookup(root, template + 1, len - 1));
-		template += len + 1;
 	}
-	return r;
+	return r < 0 ? r : buf_add(b, "", 0);
 }
 
 /* All cells' texts in one buffer, one after the other, each with its NUL. */

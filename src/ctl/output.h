@@ -20,7 +20,7 @@ int output_escaped(struct buf *b, const char *text);
 
 /*
  * Appends the template with each {member.member} replaced by that value of root: texts escaped,
- * numbers, yes or no. -ENOMEM.
+ * numbers, yes or no. What stands in [] is left out when a value in it is missing. -ENOMEM.
  */
 int output_expand(struct buf *b, const char *template, const json_t *root);
 

@@ -12,7 +12,7 @@ static const struct output_column columns[] = {
 	{ "NODE", "{node}" },
 	{ "STATE", "{state}" },
 	{ "TRIES", "{tries}" },
-	{ "NEXT TRY (s)", "{next_try_s}" },
+	{ "RETRY(S)", "{next_try_s}" },
 	{ "REASON", "{reason}" },
 };
 

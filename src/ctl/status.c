@@ -14,12 +14,12 @@ static const struct {
 	const char *template;
 } lines[] = {
 	{ "Subnet", "{subnet}" },
-	{ "Address", "{address} on {interface}" },
-	{ "Bridge", "{bridge.name}, gateway {bridge.address}, MTU {bridge.mtu}" },
-	{ "Lease", "held: {lease.held}, time to live {lease.ttl_s} s, runs out in "
-		   "{lease.expires_in_s} s" },
-	{ "Store", "{store.endpoint}, connected: {store.connected}, last change "
-		   "{store.last_change_age_s} s ago" },
+	{ "Address", "{address}[ on {interface}]" },
+	{ "Bridge", "{bridge.name}[, gateway {bridge.address}][, MTU {bridge.mtu}]" },
+	{ "Lease", "held: {lease.held}[, runs out in {lease.expires_in_s} s unless renewed]"
+		   "[, time to live {lease.ttl_s} s]" },
+	{ "Store", "{store.endpoint}, connected: {store.connected}"
+		   "[, last change {store.last_change_age_s} s ago]" },
 	{ "Peers",
 	  "{peers.known} known, {peers.rejected} rejected, {peers.conflicts} in conflict" },
 	{ "Routes", "{routes.desired} desired, {routes.installed} installed, {routes.failing} "

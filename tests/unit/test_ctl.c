@@ -80,6 +80,12 @@ static void test_expand(void **state)
 				       root),
 			 0);
 	assert_string_equal(b.data, "x -7|yes/no - 1.2 - - - - - - end");
+	buf_reset(&b);
+	assert_int_equal(output_expand(&b, "{a.b}[, {a.n} and {q}][; {a.n}][({q})]", root), 0);
+	assert_string_equal(b.data, "x; -7");
+	buf_reset(&b);
+	assert_int_equal(output_expand(&b, "[{q}]", root), 0);
+	assert_string_equal(b.data, "");
 	json_decref(root);
 }
 
@@ -117,8 +123,8 @@ static void test_routes(void **state)
 		      "{\"routes\":[{\"destination\":\"10.2.7.0/24\",\"via\":\"192.168.0.17\","
 		      "\"node\":\"n7\",\"state\":\"failing\",\"reason\":\"Network is unreachable\","
 		      "\"tries\":3,\"next_try_s\":12}]}",
-		      "DESTINATION  VIA           NODE  STATE    TRIES  NEXT TRY (s)  REASON\n"
-		      "10.2.7.0/24  192.168.0.17  n7    failing  3      12            "
+		      "DESTINATION  VIA           NODE  STATE    TRIES  RETRY(S)  REASON\n"
+		      "10.2.7.0/24  192.168.0.17  n7    failing  3      12        "
 		      "Network is unreachable\n");
 	assert_refuses(command_routes, "{\"peers\":[]}");
 }
@@ -154,8 +160,8 @@ static void test_status(void **state)
 		      "Subnet    10.2.1.0/24\n"
 		      "Address   192.168.0.11 on eth0\n"
 		      "Bridge    poplin0, gateway 10.2.1.1, MTU 1500\n"
-		      "Lease     held: yes, time to live 120 s, runs out in 83 s\n"
-		      "Store     http://127.0.0.1:2379, connected: yes, last change - s ago\n"
+		      "Lease     held: yes, runs out in 83 s unless renewed, time to live 120 s\n"
+		      "Store     http://127.0.0.1:2379, connected: yes\n"
 		      "Peers     3 known, 1 rejected, 0 in conflict\n"
 		      "Routes    3 desired, 2 installed, 1 failing\n"
 		      "Queue     1 waiting\n"
