@@ -156,6 +156,11 @@ class Machine:
     def read(self, path):
         return self.run(f"cat '{path}'").stdout
 
+    def write(self, path, content):
+        subprocess.run(
+            self.command("sh", "-c", 'mkdir -p "$(dirname "$1")" && cat >"$1"', "write", path),
+            input=content, check=True)
+
     def wait(self, script, seconds=20):
         """Waits until the script exits 0, and returns its output."""
         deadline = time.monotonic() + seconds
