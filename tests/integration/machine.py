@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A throw-away machine: this one's files with others laid over them, in namespaces of its own.
 
-The files are an overlay whose changes go to a tmpfs, so an init script can be installed and run as on
-a real machine while the real one stays untouched. It has its own processes, network (only lo) and
-/run. Needs root.
+The files are an overlay whose changes go to a tmpfs, so an init script can be installed and run as
+on a real machine while the real one stays untouched. It has its own processes, network (only lo)
+and /run. Needs root.
 """
 import os
 import shutil
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-# $1: the machine's folder; its files/ are laid over /. What follows is run in the end, as process 1.
+# $1: the machine's folder; its files/ are laid over /. What follows is run as process 1.
 ENTER = r"""
 set -eu
 base=$1/base
@@ -130,8 +130,8 @@ class Machine:
     def _remove_cgroup(cgroup):
         deadline = time.monotonic() + 10
         while cgroup.exists():
-            subprocess.run(["find", str(cgroup), "-depth", "-type", "d", "-exec", "rmdir", "{}", "+"],
-                           check=False, stderr=subprocess.DEVNULL)
+            subprocess.run(["find", str(cgroup), "-depth", "-type", "d", "-exec", "rmdir", "{}",
+                            "+"], check=False, stderr=subprocess.DEVNULL)
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{cgroup} cannot be removed: something runs in it yet")
             time.sleep(0.05)
