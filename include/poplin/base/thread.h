@@ -23,7 +23,7 @@
 	X(RESOLVER, "resolver: names to look up")                                                  \
 	X(FIB, "fib: what the kernel has of ours")                                                 \
 	X(QUEUE, "work queue: keys")                                                               \
-	X(HTTP, "http: cancellation")                                                              \
+	X(STORE, "store: its endpoints") \
 	X(LEAF, "tests and locks that never nest")
 
 enum lock_rank {

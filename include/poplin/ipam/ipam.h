@@ -3,13 +3,15 @@
  * Addresses of pods, held on disk (tmpfs) by whoever runs the functions below: the CNI plugin.
  *
  * Theory of operation. An allocation is two symbolic links, since symlink(2) makes a name and its
- * content in one step, fails when the name is there, and needs no lock:
+ * content in one step and fails when the name is there:
  *	DIR/attachments/<container id>:<interface>  ->  10.2.1.5
  *	DIR/addresses/10.2.1.5                      ->  <container id>:<interface>
  * The attachment is made first and removed last, so a process that dies at any point leaves at most
- * an attachment that the following DEL or GC finds by its name. The address is the lock: whoever
- *makes the second link owns it. DIR/last holds the address given last; the search goes on behind
- *it, so that a freed address rests before it is used again. It is only a hint.
+ * an attachment that the following DEL or GC finds by its name. An address is held as long as its
+ *link is there. Changes are made one at a time under flock(2) of DIR, which ends with the process:
+ *two releases of one owner could otherwise take the address from whoever got it in between.
+ *DIR/last holds the address given last; the search goes on behind it, so that a freed address rests
+ *before it is used again. It is only a hint.
  *
  * Threads and processes: any number at once.
  */

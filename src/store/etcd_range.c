@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "etcd.h"
+
+#define PAGE_KEYS                                                                                  \
+	500 /* about 200 KiB of JSON: little memory, and few round trips for 10,000 nodes */
+
+static int folder_of(const struct store *s, const char *end, char ret[static ETCD_KEY_MAX],
+		     struct err *err)
+{
+	if (snprintf(ret, ETCD_KEY_MAX, "%s%s", s->prefix, end) >= ETCD_KEY_MAX)
+		return err_set(err, -ENAMETOOLONG, "ETCD_PREFIX is too long");
+	return 0;
+}
+
+int etcd_records_folder(const struct store *s, char ret[static ETCD_KEY_MAX], struct err *err)
+{
+	return folder_of(s, "/", ret, err);
+}
+
+int etcd_subnets_folder(const struct store *s, char ret[static ETCD_KEY_MAX], struct err *err)
+{
+	return folder_of(s, "-subnets/", ret, err);
+}
+
+int etcd_get(struct store *s, const char *key, struct etcd_kv *ret, bool *ret_found,
+	     struct err *err)
+{
+	auto_(json_decref) json_t *body = json_pack("{so}", "key", etcd_string(key));
+	auto_(json_decref) json_t *answer = NULL;
+	const json_t *kv;
+	int r;
+
+	if (!body)
+		return err_errno(err, -ENOMEM, "read %s", key);
+	r = etcd_call(s, STORE_RANGE, "/v3/kv/range", body, &answer, err);
+	if (r < 0)
+		return r;
+	kv = json_array_get(json_object_get(answer, "kvs"), 0);
+	*ret_found = kv != NULL;
+	return kv ? etcd_kv_parse(kv, ret, err) : 0;
+}
+
+/* The pages of one range. */
+struct pages {
+	struct buf next; /* first key of the next page */
+	char end[ETCD_KEY_MAX];
+	int64_t revision; /* 0: the newest */
+	bool keys_only;
+	bool more;
+};
+
+static json_t *page_request(const struct pages *p)
+{
+	json_t *body = json_pack("{so so sI sb}", "key", etcd_bytes(p->next.data, p->next.len),
+				 "range_end", etcd_string(p->end), "limit", (json_int_t)PAGE_KEYS,
+				 "keys_only", (int)p->keys_only);
+
+	if (body && p->revision &&
+	    json_object_set_new(body, "revision", etcd_number(p->revision)) < 0) {
+		json_decref(body);
+		return NULL;
+	}
+	return body;
+}
+
+static int take_page(struct store *s, const json_t *answer, struct pages *p,
+		     int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err), void *arg,
+		     struct err *err)
+{
+	const json_t *header = json_object_get(answer, "header");
+	__attribute__((cleanup(etcd_kv_done))) struct etcd_kv kv = { .lease = 0 };
+	const json_t *object;
+	size_t i;
+	int r;
+
+	if (!p->revision) {
+		p->revision = etcd_int(header, "revision");
+		s->cluster_id = etcd_uint(header, "cluster_id");
+	} else if (etcd_uint(header, "cluster_id") != s->cluster_id) {
+		return err_set(err, -EAGAIN, "another etcd cluster answered in the middle");
+	}
+	p->more = json_is_true(json_object_get(answer, "more"));
+	json_array_foreach (json_object_get(answer, "kvs"), i, object) {
+		r = etcd_kv_parse(object, &kv, err);
+		if (r == 0)
+			r = fn(&kv, arg, err);
+		if (r < 0)
+			return r;
+	}
+	if (p->more && i == 0)
+		return err_set(err, -EPROTO, "etcd: an empty page with more to come");
+	/* The next page begins with the first key after the last one of this page. */
+	buf_reset(&p->next);
+	return i && (buf_add(&p->next, kv.key.data, kv.key.len) < 0 || buf_add(&p->next, "", 1) < 0)
+		       ? err_errno(err, -ENOMEM, "list")
+		       : 0;
+}
+
+int etcd_range(struct store *s, const char *folder, bool keys_only,
+	       int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err), void *arg,
+	       int64_t *ret_revision, struct err *err)
+{
+	struct pages p = { .keys_only = keys_only, .more = true };
+	int r = buf_adds(&p.next, folder) < 0 ? err_errno(err, -ENOMEM, "list") : 0;
+
+	strlcpy(p.end, folder, sizeof(p.end));
+	p.end[strlen(p.end) - 1]++; /* '/' becomes '0': everything below the folder */
+	while (r == 0 && p.more) {
+		auto_(json_decref) json_t *body = page_request(&p);
+		auto_(json_decref) json_t *answer = NULL;
+
+		r = body ? etcd_call(s, STORE_RANGE, "/v3/kv/range", body, &answer, err)
+			 : err_errno(err, -ENOMEM, "list");
+		if (r == 0)
+			r = take_page(s, answer, &p, fn, arg, err);
+	}
+	buf_done(&p.next);
+	if (r < 0)
+		return r;
+	*ret_revision = p.revision;
+	return 0;
+}
