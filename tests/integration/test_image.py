@@ -42,9 +42,8 @@ def test_root_file_system_is_complete(plain, tmp_path):
     root = tmp_path / "rootfs"
     run(TOP / "deploy/image/rootfs", root, cwd=plain)
     (plugin,) = root.glob("**/libexec/poplin/poplin")
-    assert "statically linked" in subprocess.run(
-        ["ldd", plugin], capture_output=True, text=True, check=False).stdout \
-        or subprocess.run(["ldd", plugin], capture_output=True, check=False).returncode != 0
+    listed = subprocess.run(["ldd", plugin], capture_output=True, text=True, check=False)
+    assert "(0x" not in listed.stdout, "the plugin would need libraries of the host"
     if is_root():
         assert "poplind" in run("chroot", root, "/bin/sh", "-c", "poplind --version",
                                 env={"PATH": "/usr/local/sbin:/usr/sbin"})
