@@ -23,7 +23,7 @@
 	X(RESOLVER, "resolver: names to look up")                                                  \
 	X(FIB, "fib: what the kernel has of ours")                                                 \
 	X(QUEUE, "work queue: keys")                                                               \
-	X(STORE, "store: its endpoints") \
+	X(STORE, "store: its endpoints")                                                           \
 	X(LEAF, "tests and locks that never nest")
 
 enum lock_rank {
@@ -67,7 +67,7 @@ static inline void mutex_unlock_cleanup(struct mutex *const *m)
 }
 /* Holds the lock until the end of the scope. */
 #define mutex_hold(m)                                                                              \
-	struct mutex *const held_ __attribute__((cleanup(mutex_unlock_cleanup))) =                 \
+	struct mutex *const held_ __attribute__((cleanup(mutex_unlock_cleanup), unused)) =         \
 		(mutex_lock(m), (m))
 
 struct thread {
