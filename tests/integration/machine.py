@@ -46,8 +46,11 @@ if [ -d /sys/fs/cgroup/systemd ]; then
 elif [ -f /sys/fs/cgroup/cgroup.procs ]; then
     mount -t cgroup2 cgroup2 "$base/root/sys/fs/cgroup"
 fi
-cd /
-exec chroot "$base/root" "$@"
+# Not chroot: who enters the namespace of mounts would still find the real machine as its root.
+cd "$base/root"
+pivot_root . .
+umount -l .
+exec chroot . "$@"
 """
 
 # Process 1 reaps whatever is left behind, as an init does.

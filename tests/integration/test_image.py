@@ -45,10 +45,9 @@ def test_root_file_system_is_complete(plain, tmp_path):
     listed = subprocess.run(["ldd", plugin], capture_output=True, text=True, check=False)
     assert "(0x" not in listed.stdout, "the plugin would need libraries of the host"
     if is_root():
-        assert "poplind" in run("chroot", root, "/bin/sh", "-c", "poplind --version",
-                                env={"PATH": "/usr/local/sbin:/usr/sbin"})
-        assert "poplinctl" in run("chroot", root, "/bin/sh", "-c", "poplinctl --version",
-                                  env={"PATH": "/usr/local/bin:/usr/bin"})
+        for program in "poplind", "poplinctl":
+            assert program in run("chroot", root, "/bin/sh", "-c", f"{program} --version", env={
+                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
     refused = subprocess.run([TOP / "deploy/image/rootfs", root], cwd=plain, capture_output=True,
                              text=True, check=False)
     assert refused.returncode == 1 and "exists" in refused.stderr

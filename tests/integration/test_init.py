@@ -129,12 +129,11 @@ def openrc_fixture(tmp_path):
 
 @needs_root
 def test_openrc_script(machine, openrc):
-    copy = "/tmp/openrc.tar"
-    archive = run("tar", "-C", openrc, "-cf", "-", ".", encoding="latin-1").encode("latin-1")
-    subprocess.run(machine.command("sh", "-c", f"cat >{copy} && tar -C / -xf {copy}"),
-                   input=archive, check=True)
-    subprocess.run(machine.command("sh", "-c", "cat >/etc/init.d/poplind"), check=True,
-                   input=(BUILD / "init/poplind.openrc").read_bytes())
+    archive = subprocess.run(["tar", "-C", openrc, "-cf", "-", "."], check=True,
+                             stdout=subprocess.PIPE).stdout
+    machine.write("/tmp/openrc.tar", archive)
+    machine.run("tar -C / -xf /tmp/openrc.tar --no-overwrite-dir")
+    machine.write("/etc/init.d/poplind", (BUILD / "init/poplind.openrc").read_bytes())
     # What OpenRC makes at boot.
     machine.run("""
         cd /etc/init.d && for other in *; do test $other = poplind || rm -rf $other; done
