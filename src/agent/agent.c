@@ -72,11 +72,11 @@ static void on_links_changed(void *arg)
 	event_ring(a->event_fd);
 }
 
-static void on_own_record(void *arg)
+static void on_own_record(const struct store_change *change, void *arg)
 {
 	struct agent *a = arg;
 
-	lease_check(a->lease);
+	lease_check(a->lease, change);
 }
 
 /* -- signals and the loop --------------------------------------------------- */

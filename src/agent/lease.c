@@ -294,9 +294,17 @@ void lease_set_address(struct lease *l, const struct addr *address)
 	cond_signal(&l->wake);
 }
 
-void lease_check(struct lease *l)
+void lease_check(struct lease *l, const struct store_change *change)
 {
+	struct record now;
+	bool ours;
+
 	mutex_hold(&l->lock);
+	ours = change->value && record_parse(change->value, change->len, &now, NULL) == 0 &&
+	       strcmp(now.machine, l->record.machine) == 0 &&
+	       addr_cmp(&now.address, &l->record.address) == 0;
+	if (ours)
+		return;
 	l->reclaim = true;
 	cond_signal(&l->wake);
 }

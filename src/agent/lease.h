@@ -54,8 +54,9 @@ void lease_get(struct lease *l, struct lease_status *ret);
 /* The claim is moved to a lease of this TTL, at once. */
 void lease_set_ttl(struct lease *l, int64_t ttl_s);
 void lease_set_address(struct lease *l, const struct addr *address); /* rewrites the record */
-/* Makes sure that the claim stands as it should: the watcher saw our record change or vanish. */
-void lease_check(struct lease *l);
+/* The watcher saw our record change: unless it is what we wrote ourselves, the claim is made anew.
+ */
+void lease_check(struct lease *l, const struct store_change *change);
 int lease_set_endpoints(struct lease *l, const char *endpoints, struct err *err);
 
 #endif

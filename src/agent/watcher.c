@@ -32,7 +32,7 @@ struct watcher {
 	struct peers *peers;
 	char node[NODE_NAME_TEXT_MAX];
 	void (*on_synced)(void *arg);
-	void (*on_own)(void *arg);
+	void (*on_own)(const struct store_change *change, void *arg);
 	void *arg;
 
 	unsigned failures; /* of the thread alone: in a row */
@@ -63,7 +63,7 @@ static int on_watched(const struct store_change *change, void *arg, struct err *
 	mutex_unlock(&w->lock);
 	metric_set(METRIC_WATCH_LAST_EVENT, 0, clock_real_ns());
 	if (strcmp(change->node, w->node) == 0)
-		w->on_own(w->arg);
+		w->on_own(change, w->arg);
 	return peers_apply(w->peers, change, err);
 }
 

@@ -26,7 +26,7 @@ struct watcher_config {
 	 * list of the store. on_own: our own record was written or removed.
 	 */
 	void (*on_synced)(void *arg);
-	void (*on_own)(void *arg);
+	void (*on_own)(const struct store_change *change, void *arg);
 	void *arg;
 };
 

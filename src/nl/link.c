@@ -233,6 +233,18 @@ int link_set(struct netlink *nl, unsigned index, const struct link *want, unsign
 	return r < 0 ? err_wrap(err, r, "change link %u", index) : 0;
 }
 
+struct nl_msg *link_up_msg(unsigned index)
+{
+	const struct ifinfomsg body = {
+		.ifi_family = AF_UNSPEC,
+		.ifi_index = (int)index,
+		.ifi_flags = IFF_UP,
+		.ifi_change = IFF_UP,
+	};
+
+	return link_msg(RTM_NEWLINK, 0, &body);
+}
+
 int link_delete(struct netlink *nl, unsigned index, struct err *err)
 {
 	const struct ifinfomsg body = { .ifi_family = AF_UNSPEC, .ifi_index = (int)index };

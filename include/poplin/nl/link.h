@@ -48,6 +48,7 @@ enum link_change { LINK_UP = 1, LINK_MTU = 2, LINK_MAC = 4 };
 /* Applies those parts of `want` that `changes` names. */
 int link_set(struct netlink *nl, unsigned index, const struct link *want, unsigned changes,
 	     struct err *err);
+struct nl_msg *link_up_msg(unsigned index); /* for a batch; NULL when memory is short */
 int link_delete(struct netlink *nl, unsigned index, struct err *err); /* -ENODEV: it was gone */
 
 #endif

@@ -13,7 +13,7 @@ struct route {
 	uint32_t nexthop;    /* id of a nexthop object, or 0 */
 	uint32_t metric;
 	uint8_t protocol; /* RTPROT_* */
-	uint8_t type; /* RTN_*; route_put_msg() makes RTN_UNICAST ones */
+	uint8_t type;	  /* RTN_*; route_put_msg() makes RTN_UNICAST ones */
 };
 
 struct nexthop {
