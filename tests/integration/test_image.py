@@ -22,6 +22,11 @@ def installed_fixture(tmp_path_factory):
     return install(tmp_path_factory.mktemp("installed"))
 
 
+def what_was_built(_, names):
+    built = re.compile(r"\.git|.*\.[oa]|\.deps|config\.(status|h)|Makefile|build(-(?!aux$).*)?")
+    return [name for name in names if built.fullmatch(name)]
+
+
 @pytest.fixture(scope="module", name="plain")
 def plain_fixture(tmp_path_factory):
     """A build as an image needs it: no sanitizers, the plugin linked statically."""
@@ -32,10 +37,9 @@ def plain_fixture(tmp_path_factory):
         pytest.skip("there is no configure script")
     # A copy: a source folder that is itself configured cannot be built elsewhere.
     folder = tmp_path_factory.mktemp("plain")
-    shutil.copytree(TOP, folder / "source", symlinks=True, ignore=shutil.ignore_patterns(
-        ".git", "*.[oa]", ".deps", "config.status", "config.h", "Makefile", "build", "build-*"))
+    shutil.copytree(TOP, folder / "source", symlinks=True, ignore=what_was_built)
     (folder / "build").mkdir()
-    run("../source/configure", "-q", "--enable-static-plugin", cwd=folder / "build")
+    run(folder / "source/configure", "-q", "--enable-static-plugin", cwd=folder / "build")
     run("make", "-s", "-j2", "poplind", "poplin", "poplinctl", cwd=folder / "build", timeout=600)
     return folder / "build"
 
