@@ -91,6 +91,9 @@ int etcd_range(struct store *s, const char *folder, bool keys_only,
 	       int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err), void *arg,
 	       int64_t *ret_revision, struct err *err);
 
+/* How many keys there are below the folder. */
+int etcd_count(struct store *s, const char *folder, int64_t *ret, struct err *err);
+
 /* "<prefix>/" and "<prefix>-subnets/", where the records and the subnets' holders stand. */
 int etcd_records_folder(const struct store *s, char ret[static ETCD_KEY_MAX], struct err *err);
 int etcd_subnets_folder(const struct store *s, char ret[static ETCD_KEY_MAX], struct err *err);

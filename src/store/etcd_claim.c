@@ -23,8 +23,9 @@
 #include "poplin/base/clock.h"
 #include "poplin/base/log.h"
 
-#define ROUNDS_MAX 10	       /* of decisions made on what another claimer changed meanwhile */
-#define OVERTAKEN  (-ERESTART) /* that happened; never leaves this file */
+#define ROUNDS_MAX  10		/* of decisions made on what another claimer changed meanwhile */
+#define BLIND_TRIES 4		/* of subnets, before the held ones are listed */
+#define OVERTAKEN   (-ERESTART) /* that happened; never leaves this file */
 
 struct claimer {
 	struct store *store;
@@ -321,15 +322,31 @@ static int find_taken(struct claimer *c, struct err *err)
 	int64_t revision;
 	int r;
 
-	free(c->taken);
-	c->taken = calloc(network_subnets(c->req->network) / 8 + 1, 1);
-	if (!c->taken)
-		return err_errno(err, -ENOMEM, "claim");
 	r = etcd_range(c->store, c->subnets_folder, true, mark_subnet_key, c, &revision, err);
 	if (r == 0)
 		r = etcd_records_folder(c->store, folder, err);
 	if (r == 0)
 		r = etcd_range(c->store, folder, false, mark_record, c, &revision, err);
+	return r;
+}
+
+/*
+ * Whether every record has its subnet's key, so that a transaction on that key is all it takes to
+ * find out that a subnet is free. Counting is one short request each; only beside records of the
+ * Python agent, which have no such key, is there a need to read them all.
+ */
+static int all_keyed(struct claimer *c, bool *ret, struct err *err)
+{
+	int64_t records, subnets;
+	char folder[ETCD_KEY_MAX];
+	int r = etcd_records_folder(c->store, folder, err);
+
+	if (r == 0)
+		r = etcd_count(c->store, folder, &records, err);
+	if (r == 0)
+		r = etcd_count(c->store, c->subnets_folder, &subnets, err);
+	if (r == 0)
+		*ret = records <= subnets;
 	return r;
 }
 
@@ -373,21 +390,33 @@ static int claim_any(struct claimer *c, struct store_claim *ret, struct err *err
 	uint32_t count = network_subnets(network), index;
 	char text[PREFIX_TEXT_MAX];
 	uint64_t ticket = 0;
+	bool keyed = false;
 	int r;
 
-	r = find_taken(c, err);
+	c->taken = calloc(count / 8 + 1, 1);
+	if (!c->taken)
+		return err_errno(err, -ENOMEM, "claim");
+	r = all_keyed(c, &keyed, err);
+	if (r == 0 && !keyed)
+		r = find_taken(c, err);
 	if (r == 0)
 		r = draw_ticket(c, &ticket, err);
 	if (r < 0)
 		return r;
-	for (index = (uint32_t)(ticket % count); next_free(c, index, &index);) {
+	index = (uint32_t)(ticket % count);
+	for (unsigned tries = 1; next_free(c, index, &index); tries++) {
 		struct prefix subnet = network_subnet(network, index);
 
 		r = claim_subnet(c, &subnet, ret, err);
-		/* A racer took it since the list was made: the next one. */
 		if (r != -EADDRINUSE)
 			return r;
+		/* Held: the next one. Where much is held, a list is quicker than trying. */
 		mark(c, &subnet);
+		if (tries == BLIND_TRIES && keyed) {
+			r = find_taken(c, err);
+			if (r < 0)
+				return r;
+		}
 	}
 	return err_set(err, -ENOSPC,
 		       "the pod network %s is full: all of its %u subnets of /%u are held",
@@ -455,13 +484,14 @@ int store_claim(struct store *s, const struct store_claim_request *req, bool onl
 
 	for (int round = 0; r == 0 && round < ROUNDS_MAX; round++) {
 		r = decide(&c, only_preferred, ret, &why);
+		free(c.taken);
+		c.taken = NULL;
 		if (r != OVERTAKEN)
 			break;
 		log_debug("claim decided anew" KV("reason", "%s"), why.text);
 		r = round + 1 < ROUNDS_MAX ? 0 : -EAGAIN;
 	}
 	etcd_kv_done(&c.record);
-	free(c.taken);
 	return r < 0 ? err_set(err, r, "%s", why.text) : 0;
 }
 

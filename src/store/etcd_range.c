@@ -44,6 +44,31 @@ int etcd_get(struct store *s, const char *key, struct etcd_kv *ret, bool *ret_fo
 	return kv ? etcd_kv_parse(kv, ret, err) : 0;
 }
 
+/* '/' becomes '0': the end of everything below the folder. */
+static void folder_end(const char *folder, char ret[static ETCD_KEY_MAX])
+{
+	strlcpy(ret, folder, ETCD_KEY_MAX);
+	ret[strlen(ret) - 1]++;
+}
+
+int etcd_count(struct store *s, const char *folder, int64_t *ret, struct err *err)
+{
+	auto_(json_decref) json_t *body = NULL;
+	auto_(json_decref) json_t *answer = NULL;
+	char end[ETCD_KEY_MAX];
+	int r;
+
+	folder_end(folder, end);
+	body = json_pack("{so so sb}", "key", etcd_string(folder), "range_end", etcd_string(end),
+			 "count_only", 1);
+	if (!body)
+		return err_errno(err, -ENOMEM, "count");
+	r = etcd_call(s, STORE_RANGE, "/v3/kv/range", body, &answer, err);
+	if (r == 0)
+		*ret = etcd_int(answer, "count");
+	return r;
+}
+
 /* The pages of one range. */
 struct pages {
 	struct buf next; /* first key of the next page */
@@ -107,8 +132,7 @@ int etcd_range(struct store *s, const char *folder, bool keys_only,
 	struct pages p = { .keys_only = keys_only, .more = true };
 	int r = buf_adds(&p.next, folder) < 0 ? err_errno(err, -ENOMEM, "list") : 0;
 
-	strlcpy(p.end, folder, sizeof(p.end));
-	p.end[strlen(p.end) - 1]++; /* '/' becomes '0': everything below the folder */
+	folder_end(folder, p.end);
 	while (r == 0 && p.more) {
 		auto_(json_decref) json_t *body = page_request(&p);
 		auto_(json_decref) json_t *answer = NULL;

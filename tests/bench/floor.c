@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The kernel's own limit: what poplin does, done with as little else as possible.
+ *
+ *	floor routes N DEVICE	N nexthops and N routes in large batches; prints seconds
+ *	floor pods N BRIDGE	N times a veth with its peer in a new namespace, address, up,
+ *default route, then its removal; prints the microseconds of each
+ *
+ * Run in a network namespace of its own, with DEVICE or BRIDGE there. Not a part of poplin, and
+ * shares no code with it: raw sockets, prebuilt messages, one acknowledgement per batch.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_link.h>
+#include <linux/nexthop.h>
+#include <linux/rtnetlink.h>
+#include <linux/veth.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BATCH_BYTES 60000
+
+struct batch {
+	char bytes[BATCH_BYTES + 4096];
+	size_t len;
+	struct nlmsghdr *last;
+};
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(1);
+}
+
+static double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static int open_socket(void)
+{
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), size = 4 << 20;
+
+	if (fd < 0)
+		die("socket");
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
+	return fd;
+}
+
+static struct nlmsghdr *begin(struct batch *b, uint16_t type, uint16_t flags, const void *body,
+			      size_t len)
+{
+	struct nlmsghdr *h = (struct nlmsghdr *)(void *)(b->bytes + b->len);
+
+	memset(h, 0, NLMSG_SPACE(len));
+	h->nlmsg_type = type;
+	h->nlmsg_flags = (uint16_t)(NLM_F_REQUEST | flags);
+	h->nlmsg_len = (uint32_t)NLMSG_SPACE(len);
+	memcpy(NLMSG_DATA(h), body, len);
+	b->last = h;
+	return h;
+}
+
+static struct rtattr *attr(struct nlmsghdr *h, uint16_t type, const void *data, size_t len)
+{
+	struct rtattr *a = (struct rtattr *)(void *)((char *)h + NLMSG_ALIGN(h->nlmsg_len));
+
+	a->rta_type = type;
+	a->rta_len = (uint16_t)RTA_LENGTH(len);
+	if (len)
+		memcpy(RTA_DATA(a), data, len);
+	h->nlmsg_len = (uint32_t)(NLMSG_ALIGN(h->nlmsg_len) + RTA_ALIGN(a->rta_len));
+	return a;
+}
+
+static void close_nest(const struct nlmsghdr *h, struct rtattr *a)
+{
+	a->rta_len = (uint16_t)((const char *)h + h->nlmsg_len - (const char *)a);
+}
+
+static void end(struct batch *b)
+{
+	b->len += NLMSG_ALIGN(b->last->nlmsg_len);
+}
+
+/* Sends the batch and waits for the answer to its last message; a failure of any ends it all. */
+static void flush(int fd, struct batch *b)
+{
+	char answer[32768];
+
+	if (!b->len)
+		return;
+	b->last->nlmsg_flags |= NLM_F_ACK;
+	b->last->nlmsg_seq = 1;
+	if (send(fd, b->bytes, b->len, 0) < 0)
+		die("send");
+	for (;;) {
+		ssize_t n = recv(fd, answer, sizeof(answer), 0);
+		int left = (int)n;
+
+		if (n < 0)
+			die("recv");
+		for (struct nlmsghdr *h = (struct nlmsghdr *)(void *)answer;
+		     NLMSG_OK(h, (unsigned)left); left -= (int)NLMSG_ALIGN(h->nlmsg_len),
+				     h = (struct nlmsghdr *)(void *)((char *)h +
+								     NLMSG_ALIGN(h->nlmsg_len))) {
+			const struct nlmsgerr *e = NLMSG_DATA(h);
+
+			if (h->nlmsg_type != NLMSG_ERROR)
+				continue;
+			if (e->error) {
+				errno = -e->error;
+				die("netlink");
+			}
+			if (h->nlmsg_seq == 1) {
+				b->len = 0;
+				return;
+			}
+		}
+	}
+}
+
+static void flush_if_full(int fd, struct batch *b)
+{
+	if (b->len > BATCH_BYTES - 512)
+		flush(fd, b);
+}
+
+/* -- routes ------------------------------------------------------------------ */
+
+static void routes(uint32_t count, const char *device)
+{
+	static struct batch b;
+	uint32_t oif = if_nametoindex(device);
+	int fd = open_socket();
+	double start = now();
+
+	for (uint32_t i = 0; i < count; i++) {
+		const struct nhmsg nh = { .nh_family = AF_INET, .nh_protocol = 84 };
+		/* 172.16.0.0/12 is on the device; the routes go to 10.x.y.0/24. */
+		uint32_t gateway = htonl(0xac100000 + 256 + i), id = 0xac100000 + 256 + i;
+		struct nlmsghdr *h =
+			begin(&b, RTM_NEWNEXTHOP, NLM_F_CREATE | NLM_F_EXCL, &nh, sizeof(nh));
+
+		attr(h, NHA_ID, &id, 4);
+		attr(h, NHA_OIF, &oif, 4);
+		attr(h, NHA_GATEWAY, &gateway, 4);
+		end(&b);
+		flush_if_full(fd, &b);
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		const struct rtmsg rt = { .rtm_family = AF_INET,
+					  .rtm_dst_len = 24,
+					  .rtm_table = RT_TABLE_MAIN,
+					  .rtm_protocol = 84,
+					  .rtm_type = RTN_UNICAST };
+		uint32_t dst = htonl(0x0a000000 + (i << 8)), id = 0xac100000 + 256 + i;
+		struct nlmsghdr *h =
+			begin(&b, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &rt, sizeof(rt));
+
+		attr(h, RTA_DST, &dst, 4);
+		attr(h, RTA_NH_ID, &id, 4);
+		end(&b);
+		flush_if_full(fd, &b);
+	}
+	flush(fd, &b);
+	printf("%.6f\n", now() - start);
+}
+
+/* -- pods -------------------------------------------------------------------- */
+
+static void add_veth(int fd, uint32_t bridge, const char *name, int netns)
+{
+	struct batch b = { .len = 0 };
+	const struct ifinfomsg up = { .ifi_flags = IFF_UP, .ifi_change = IFF_UP }, none = { 0 };
+	struct nlmsghdr *h = begin(&b, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &up, sizeof(up));
+	struct rtattr *info, *data, *peer;
+
+	attr(h, IFLA_IFNAME, name, strlen(name) + 1);
+	attr(h, IFLA_MASTER, &bridge, 4);
+	info = attr(h, IFLA_LINKINFO, NULL, 0);
+	attr(h, IFLA_INFO_KIND, "veth", 5);
+	data = attr(h, IFLA_INFO_DATA, NULL, 0);
+	peer = attr(h, VETH_INFO_PEER, &none, sizeof(none));
+	attr(h, IFLA_IFNAME, "eth0", 5);
+	attr(h, IFLA_NET_NS_FD, &netns, 4);
+	close_nest(h, peer);
+	close_nest(h, data);
+	close_nest(h, info);
+	end(&b);
+	flush(fd, &b);
+}
+
+static void configure(int fd, uint32_t index, uint32_t address, uint32_t gateway)
+{
+	struct batch b = { .len = 0 };
+	const struct ifaddrmsg ifa = { .ifa_family = AF_INET,
+				       .ifa_prefixlen = 16,
+				       .ifa_index = index };
+	const struct ifinfomsg up = { .ifi_index = (int)index,
+				      .ifi_flags = IFF_UP,
+				      .ifi_change = IFF_UP };
+	const struct rtmsg rt = { .rtm_family = AF_INET,
+				  .rtm_table = RT_TABLE_MAIN,
+				  .rtm_protocol = 4,
+				  .rtm_type = RTN_UNICAST };
+	struct nlmsghdr *h = begin(&b, RTM_NEWADDR, NLM_F_CREATE, &ifa, sizeof(ifa));
+
+	attr(h, IFA_LOCAL, &address, 4);
+	end(&b);
+	begin(&b, RTM_NEWLINK, 0, &up, sizeof(up));
+	end(&b);
+	h = begin(&b, RTM_NEWROUTE, NLM_F_CREATE, &rt, sizeof(rt));
+	attr(h, RTA_GATEWAY, &gateway, 4);
+	end(&b);
+	flush(fd, &b);
+}
+
+static void delete_veth(int fd, const char *name)
+{
+	struct batch b = { .len = 0 };
+	const struct ifinfomsg none = { 0 };
+	struct nlmsghdr *h = begin(&b, RTM_DELLINK, 0, &none, sizeof(none));
+
+	attr(h, IFLA_IFNAME, name, strlen(name) + 1);
+	end(&b);
+	flush(fd, &b);
+}
+
+static void pods(uint32_t count, const char *bridge_name)
+{
+	uint32_t bridge = if_nametoindex(bridge_name);
+	int host = open_socket(), home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t address = htonl(0x0a020000 + 2 + i), gateway = htonl(0x0a020001);
+		double start, added, removed;
+		char name[IFNAMSIZ];
+		int netns, pod;
+
+		/* The namespace is the runtime's work, and is not counted. */
+		if (unshare(CLONE_NEWNET) < 0)
+			die("unshare");
+		netns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+		if (setns(home, CLONE_NEWNET) < 0)
+			die("setns");
+		snprintf(name, sizeof(name), "floor%u", i);
+		start = now();
+		add_veth(host, bridge, name, netns);
+		if (setns(netns, CLONE_NEWNET) < 0)
+			die("setns");
+		pod = open_socket();
+		configure(pod, if_nametoindex("eth0"), address, gateway);
+		close(pod);
+		added = now();
+		if (setns(home, CLONE_NEWNET) < 0)
+			die("setns");
+		removed = now();
+		delete_veth(host, name);
+		printf("%.1f %.1f\n", (added - start) * 1e6, (now() - removed) * 1e6);
+		close(netns);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	uint32_t count = argc == 4 ? (uint32_t)atoi(argv[2]) : 0;
+
+	if (count && strcmp(argv[1], "routes") == 0)
+		routes(count, argv[3]);
+	else if (count && strcmp(argv[1], "pods") == 0)
+		pods(count, argv[3]);
+	else
+		fprintf(stderr, "usage: floor routes|pods COUNT DEVICE\n");
+	return count ? 0 : 2;
+}
