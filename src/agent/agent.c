@@ -268,6 +268,7 @@ static int start_store_side(struct agent *a, struct err *err)
 		.store = store,
 		.node = a->node_name,
 		.peers = a->peers,
+		.queue = a->queue,
 		.on_synced = on_synced,
 		.on_own = on_own_record,
 		.arg = a,

@@ -254,6 +254,17 @@ static void monitor_free(struct monitor *m)
 	free(m);
 }
 
+/* The kernel can leave out what workers do; those that start later are recognized in take(). */
+static void ignore_workers(struct monitor *m)
+{
+	uint32_t ports[POOL_WORKERS_MAX];
+	size_t count = pool_get_ports(m->config.pool, ports);
+	struct err err = ERR_INIT;
+
+	if (netlink_monitor_ignore(m->notifications, ports, count, &err) < 0)
+		log_warn("cannot filter notifications" KV("error", "%s"), err.text);
+}
+
 /* The subscription comes before the first look: what changes in between is told. */
 static int prepare(struct monitor *m, struct err *err)
 {
@@ -272,6 +283,7 @@ static int prepare(struct monitor *m, struct err *err)
 		r = netlink_open(&m->nl, err);
 	if (r < 0)
 		return r;
+	ignore_workers(m);
 	if (link_get(m->nl, m->bridge, &link, NULL) == 0)
 		m->bridge_index = link.index;
 	return sync_now(m, err);

@@ -554,6 +554,17 @@ bool pool_owns_port(struct pool *p, uint32_t port)
 	return false;
 }
 
+size_t pool_get_ports(struct pool *p, uint32_t ret[static POOL_WORKERS_MAX])
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < POOL_WORKERS_MAX; i++) {
+		ret[n] = p->ports[i];
+		n += ret[n] != 0;
+	}
+	return n;
+}
+
 void pool_get_routes(struct pool *p, struct routes_config *ret)
 {
 	*ret = p->config.routes;

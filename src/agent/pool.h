@@ -19,7 +19,7 @@
 #include "poplin/dataplane/routes.h"
 #include "queue.h"
 
-#define POOL_WORKERS_MAX 64
+#define POOL_WORKERS_MAX NETLINK_PORTS_MAX
 
 struct pool;
 
@@ -42,6 +42,7 @@ const char *route_failure_text(int result);
 
 /* True when a notification with this nlmsg_pid was caused by a worker. */
 bool pool_owns_port(struct pool *p, uint32_t port);
+size_t pool_get_ports(struct pool *p, uint32_t ret[static POOL_WORKERS_MAX]);
 /* What the routes are made with; the link's index can change while we run. */
 void pool_get_routes(struct pool *p, struct routes_config *ret);
 void pool_set_link(struct pool *p, unsigned index);

@@ -48,6 +48,7 @@ struct queue {
 	struct entry_list ready;
 	struct queue_stats stats;
 	bool stopped;
+	unsigned held;
 };
 
 static int key_cmp(const struct entry *a, const struct entry *b)
@@ -124,7 +125,8 @@ static void make_ready_locked(struct queue *q, struct entry *e)
 	e->state = QUEUE_READY;
 	TAILQ_INSERT_TAIL(&q->ready, e, in_ready);
 	q->stats.ready++;
-	cond_signal(&q->wake);
+	if (!q->held)
+		cond_signal(&q->wake);
 }
 
 static void make_delayed_locked(struct queue *q, struct entry *e)
@@ -177,6 +179,19 @@ void queue_put(struct queue *q, const struct key *key, int64_t event_ns)
 {
 	mutex_hold(&q->lock);
 	put_locked(q, key, event_ns);
+}
+
+void queue_hold(struct queue *q)
+{
+	mutex_hold(&q->lock);
+	q->held++;
+}
+
+void queue_release(struct queue *q)
+{
+	mutex_hold(&q->lock);
+	if (--q->held == 0 && !TAILQ_EMPTY(&q->ready))
+		cond_signal(&q->wake);
 }
 
 /* -- taking ------------------------------------------------------------------ */

@@ -59,6 +59,13 @@ DEFINE_AUTO(struct queue *, queue_free)
 void queue_put(struct queue *q, const struct key *key, int64_t event_ns);
 
 /*
+ * Between the two, puts wake nobody: whoever has a whole list to put would otherwise wake a worker
+ * for each key, for a batch of one. Calls nest.
+ */
+void queue_hold(struct queue *q);
+void queue_release(struct queue *q);
+
+/*
  * Waits for keys and takes up to max of them; each must be given back by queue_done(). Returns how
  * many, or 0 when the queue was stopped or *quit is true (looked at after each queue_wake()).
  */

@@ -30,6 +30,7 @@ struct watcher {
 	struct thread thread;
 	struct store *store;
 	struct peers *peers;
+	struct queue *queue;
 	char node[NODE_NAME_TEXT_MAX];
 	void (*on_synced)(void *arg);
 	void (*on_own)(const struct store_change *change, void *arg);
@@ -52,6 +53,15 @@ static int on_listed(const struct store_change *change, void *arg, struct err *e
 	struct watcher *w = arg;
 
 	return peers_apply(w->peers, change, err);
+}
+
+/* The workers get to see whole pages. */
+static void on_page(void *arg)
+{
+	struct watcher *w = arg;
+
+	queue_release(w->queue);
+	queue_hold(w->queue);
 }
 
 static int on_watched(const struct store_change *change, void *arg, struct err *err)
@@ -81,11 +91,17 @@ static void on_connected(void *arg)
 
 static int list(struct watcher *w, struct err *err)
 {
-	const struct store_handler handler = { .on_change = on_listed, .arg = w };
+	const struct store_handler handler = {
+		.on_change = on_listed,
+		.on_batch = on_page,
+		.arg = w,
+	};
 	int r;
 
 	peers_begin_sync(w->peers);
+	queue_hold(w->queue);
 	r = store_list(w->store, &handler, err);
+	queue_release(w->queue);
 	if (r < 0)
 		return r;
 	peers_end_sync(w->peers);
@@ -213,6 +229,7 @@ int watcher_start(struct watcher **ret, const struct watcher_config *config, str
 	mutex_init(&w->lock, LOCK_WATCHER);
 	cond_init(&w->wake);
 	w->peers = config->peers;
+	w->queue = config->queue;
 	strlcpy(w->node, config->node, sizeof(w->node));
 	w->on_synced = config->on_synced;
 	w->on_own = config->on_own;

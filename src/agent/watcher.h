@@ -21,6 +21,7 @@ struct watcher_config {
 	struct store_config store; /* its strings are only read by watcher_start() */
 	const char *node;	   /* our own, whose record is told to on_own */
 	struct peers *peers;
+	struct queue *queue; /* that peers tells: held while a page of a list is applied */
 	/*
 	 * Called on the watcher thread, without a lock. on_synced: peers agrees with a complete
 	 * list of the store. on_own: our own record was written or removed.

@@ -17,6 +17,7 @@
 #define BODY_MAX_DEFAULT   ((size_t)64 * 1024 * 1024)
 #define ERROR_BODY_MAX	   65536 /* of an answer that is not 2xx, when streaming */
 #define CONNECT_TIMEOUT_MS 3000L
+#define RECEIVE_BYTES	   131072L /* a page of a list in few reads */
 #define POLL_MS		   1000
 #define KEEPALIVE_IDLE_S   20L
 #define KEEPALIVE_PROBE_S  10L
@@ -88,6 +89,7 @@ static void set_options(struct http *h)
 	curl_easy_setopt(h->easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	curl_easy_setopt(h->easy, CURLOPT_TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
 	curl_easy_setopt(h->easy, CURLOPT_TCP_KEEPINTVL, KEEPALIVE_PROBE_S);
+	curl_easy_setopt(h->easy, CURLOPT_BUFFERSIZE, RECEIVE_BYTES);
 	/* Node and datastore are neighbours: a proxy of the environment is not meant for them. */
 	curl_easy_setopt(h->easy, CURLOPT_PROXY, "");
 	curl_easy_setopt(h->easy, CURLOPT_WRITEFUNCTION, on_write);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/netlink.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -55,6 +57,33 @@ void netlink_monitor_close(struct netlink_monitor *m)
 {
 	nl_socket_free(m->sock);
 	free(m);
+}
+
+/*
+ * A classic BPF program, run by the kernel before it queues a notification (sk_filter() in
+ * netlink_broadcast, af_netlink.c). A notification is one message, so nlmsg_pid stands at a fixed
+ * place; BPF loads it as if it were in network byte order.
+ */
+int netlink_monitor_ignore(struct netlink_monitor *m, const uint32_t *ports, size_t count,
+			   struct err *err)
+{
+	struct sock_filter code[NETLINK_PORTS_MAX + 3];
+	struct sock_fprog program = { .filter = code };
+	size_t n = 0;
+
+	if (count > NETLINK_PORTS_MAX)
+		return err_set(err, -EINVAL, "too many netlink ports");
+	code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+						 offsetof(struct nlmsghdr, nlmsg_pid));
+	for (size_t i = 0; i < count; i++) /* equal: on to the last instruction */
+		code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htonl(ports[i]),
+							 (uint8_t)(count - i), 0);
+	code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, UINT32_MAX);
+	code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, 0);
+	program.len = (unsigned short)n;
+	if (setsockopt(m->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0)
+		return err_errno(err, -errno, "filter notifications");
+	return 0;
 }
 
 int netlink_monitor_fd(const struct netlink_monitor *m)

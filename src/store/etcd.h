@@ -85,11 +85,12 @@ int etcd_get(struct store *s, const char *key, struct etcd_kv *ret, bool *ret_fo
 	     struct err *err);
 /*
  * Calls fn for each key below the folder ("/poplin/nodes/"), page by page, all at one revision,
- * which is *ret_revision. keys_only: without values.
+ * which is *ret_revision. keys_only: without values. on_page, which may be NULL, is called after
+ * each page.
  */
 int etcd_range(struct store *s, const char *folder, bool keys_only,
-	       int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err), void *arg,
-	       int64_t *ret_revision, struct err *err);
+	       int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err),
+	       void (*on_page)(void *arg), void *arg, int64_t *ret_revision, struct err *err);
 
 /* How many keys there are below the folder. */
 int etcd_count(struct store *s, const char *folder, int64_t *ret, struct err *err);

@@ -322,11 +322,11 @@ static int find_taken(struct claimer *c, struct err *err)
 	int64_t revision;
 	int r;
 
-	r = etcd_range(c->store, c->subnets_folder, true, mark_subnet_key, c, &revision, err);
+	r = etcd_range(c->store, c->subnets_folder, true, mark_subnet_key, NULL, c, &revision, err);
 	if (r == 0)
 		r = etcd_records_folder(c->store, folder, err);
 	if (r == 0)
-		r = etcd_range(c->store, folder, false, mark_record, c, &revision, err);
+		r = etcd_range(c->store, folder, false, mark_record, NULL, c, &revision, err);
 	return r;
 }
 

@@ -5,8 +5,8 @@
 
 #include "etcd.h"
 
-#define PAGE_KEYS                                                                                  \
-	500 /* about 200 KiB of JSON: little memory, and few round trips for 10,000 nodes */
+/* About 200 KiB of JSON: little memory, and few round trips for 10,000 nodes. */
+#define PAGE_KEYS 500
 
 static int folder_of(const struct store *s, const char *end, char ret[static ETCD_KEY_MAX],
 		     struct err *err)
@@ -126,8 +126,8 @@ static int take_page(struct store *s, const json_t *answer, struct pages *p,
 }
 
 int etcd_range(struct store *s, const char *folder, bool keys_only,
-	       int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err), void *arg,
-	       int64_t *ret_revision, struct err *err)
+	       int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err),
+	       void (*on_page)(void *arg), void *arg, int64_t *ret_revision, struct err *err)
 {
 	struct pages p = { .keys_only = keys_only, .more = true };
 	int r = buf_adds(&p.next, folder) < 0 ? err_errno(err, -ENOMEM, "list") : 0;
@@ -141,6 +141,8 @@ int etcd_range(struct store *s, const char *folder, bool keys_only,
 			 : err_errno(err, -ENOMEM, "list");
 		if (r == 0)
 			r = take_page(s, answer, &p, fn, arg, err);
+		if (r == 0 && on_page)
+			on_page(arg);
 	}
 	buf_done(&p.next);
 	if (r < 0)

@@ -45,6 +45,14 @@ static int on_listed(const struct etcd_kv *kv, void *arg, struct err *err)
 	return tell(listing->handler, listing->skip, kv, false, err);
 }
 
+static void on_page(void *arg)
+{
+	const struct listing *listing = arg;
+
+	if (listing->handler->on_batch)
+		listing->handler->on_batch(listing->handler->arg);
+}
+
 int store_list(struct store *s, const struct store_handler *handler, struct err *err)
 {
 	struct listing listing = { .handler = handler };
@@ -56,7 +64,7 @@ int store_list(struct store *s, const struct store_handler *handler, struct err 
 	if (r < 0)
 		return r;
 	listing.skip = strlen(folder);
-	r = etcd_range(s, folder, false, on_listed, &listing, &revision, err);
+	r = etcd_range(s, folder, false, on_listed, on_page, &listing, &revision, err);
 	if (r < 0)
 		return r;
 	s->revision = revision;

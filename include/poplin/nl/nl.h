@@ -84,6 +84,13 @@ int netlink_monitor_open(struct netlink_monitor **ret, const unsigned *groups, s
 void netlink_monitor_close(struct netlink_monitor *m);
 DEFINE_AUTO(struct netlink_monitor *, netlink_monitor_close)
 int netlink_monitor_fd(const struct netlink_monitor *m); /* non-blocking, to poll for POLLIN */
+/*
+ * Has the kernel leave out what requests from these ports caused (nlmsg_pid), from now on; what
+ * waits already is still read. At most NETLINK_PORTS_MAX. Any thread.
+ */
+#define NETLINK_PORTS_MAX 64
+int netlink_monitor_ignore(struct netlink_monitor *m, const uint32_t *ports, size_t count,
+			   struct err *err);
 /* Reads all that waits. Returns 0; -ENOBUFS: notifications were lost, compare in full. */
 int netlink_monitor_read(struct netlink_monitor *m, netlink_message_fn *fn, void *arg,
 			 struct err *err);

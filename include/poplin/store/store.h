@@ -123,7 +123,8 @@ struct store_handler {
 	int (*on_change)(const struct store_change *change, void *arg, struct err *err);
 	/* Watch only: the stream stands (called once per store_watch() that got so far). */
 	void (*on_connected)(void *arg);
-	/* Watch only: a batch of changes from one answer is complete; may be NULL. */
+	/* The changes of one answer (a page of a list, a message of a watch) are told; may be NULL.
+	 */
 	void (*on_batch)(void *arg);
 	void *arg;
 };
