@@ -65,7 +65,9 @@ def test_root_file_system_is_complete(plain, tmp_path):
 
 
 TAG = "localhost/poplin:test"
-PODMAN = ["podman", "--storage-driver=vfs", "--cgroup-manager=cgroupfs"]
+OPTIONS = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs"]
+# A store of the throw-away machine's own: below /var it would see the real one's.
+PODMAN = ["podman", "--root=/tmp/podman/store", "--runroot=/tmp/podman/run", *OPTIONS]
 # Limits that any machine's hard limits allow, and no cgroups, whose layout differs by machine.
 RUN = ["run", "--cgroups=disabled", "--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096"]
 
@@ -76,7 +78,7 @@ def image_fixture(plain, tmp_path_factory):
     if not shutil.which("podman") or not is_root():
         pytest.skip("needs podman, and root")
     folder = tmp_path_factory.mktemp("image")
-    options = [f"--root={folder}/store", f"--runroot={folder}/run", *PODMAN[1:]]
+    options = [f"--root={folder}/store", f"--runroot={folder}/run", *OPTIONS]
     output = run(TOP / "deploy/image/build", "--builder", "podman", "--tag", TAG, cwd=plain,
                  env={**os.environ, "POPLIN_BUILDER_OPTIONS": " ".join(options)})
     assert output.splitlines()[-1] == TAG
