@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Pod addresses: the range, the order, half-made allocations, many processes at once. */
+#include "unit.h"
+
+#include "poplin/ipam/ipam.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "poplin/base/file.h"
+
+struct fixture {
+	char top[64];
+	char dir[128]; /* two levels that are not there yet */
+};
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	assert_non_null(f);
+	(void)snprintf(f->top, sizeof(f->top), "/tmp/poplin-test-ipam.XXXXXX");
+	assert_non_null(mkdtemp(f->top));
+	(void)snprintf(f->dir, sizeof(f->dir), "%s/ipam/net", f->top);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	(void)file_remove_tree(f->top, NULL);
+	free(f);
+	return 0;
+}
+
+/* -- short forms ---------------------------------------------------------------- */
+
+static struct prefix subnet(const char *text)
+{
+	struct prefix p;
+
+	assert_int_equal(prefix_parse(text, &p, NULL), 0);
+	return p;
+}
+
+static int allocate(const struct fixture *f, const char *net, const char *wanted,
+		    const char *container, char ret[static ADDR_TEXT_MAX], struct err *err)
+{
+	const struct ipam_owner owner = { .container = container, .interface = "eth0" };
+	struct prefix p = subnet(net);
+	struct addr asked, given;
+	int r;
+
+	if (wanted)
+		assert_int_equal(addr_parse(wanted, &asked, NULL), 0);
+	r = ipam_allocate(f->dir, &p, wanted ? &asked : NULL, &owner, &given, err);
+	if (r == 0)
+		addr_format(&given, ret);
+	return r;
+}
+
+static void assert_given(const struct fixture *f, const char *net, const char *container,
+			 const char *expected)
+{
+	char text[ADDR_TEXT_MAX];
+	struct err err = ERR_INIT;
+
+	if (allocate(f, net, NULL, container, text, &err) < 0)
+		fail_msg("%s: %s", container, err.text);
+	assert_string_equal(text, expected);
+}
+
+static void release(const struct fixture *f, const char *container)
+{
+	const struct ipam_owner owner = { .container = container, .interface = "eth0" };
+	struct err err = ERR_INIT;
+
+	if (ipam_release(f->dir, &owner, &err) < 0)
+		fail_msg("%s: %s", container, err.text);
+}
+
+static int lookup(const struct fixture *f, const char *container, struct addr *ret)
+{
+	const struct ipam_owner owner = { .container = container, .interface = "eth0" };
+
+	return ipam_lookup(f->dir, &owner, ret, NULL);
+}
+
+static int count_one(const struct addr *addr, const char *container, const char *interface,
+		     void *arg)
+{
+	++*(unsigned *)arg;
+	return 0;
+}
+
+static unsigned count_complete(const struct fixture *f)
+{
+	unsigned n = 0;
+
+	assert_int_equal(ipam_foreach(f->dir, count_one, &n, NULL), 0);
+	return n;
+}
+
+static unsigned count_attachments(const struct fixture *f)
+{
+	unsigned n = 0;
+
+	assert_int_equal(ipam_foreach_attachment(f->dir, count_one, &n, NULL), 0);
+	return n;
+}
+
+/* -- what is given ----------------------------------------------------------------- */
+
+static void test_range(void **state)
+{
+	static const struct {
+		const char *net;
+		uint64_t pods;
+	} cases[] = {
+		{ "10.2.1.0/24", 253 }, { "10.2.0.0/16", 65533 },    { "10.2.1.0/30", 1 },
+		{ "10.2.1.0/31", 0 },	{ "10.2.1.0/32", 0 },	     { "fd00::/126", 2 },
+		{ "fd00::/120", 254 },	{ "fd00::/64", UINT64_MAX }, { "255.255.255.0/24", 253 },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct prefix p = subnet(cases[i].net);
+
+		assert_int_equal(ipam_capacity(&p), cases[i].pods);
+	}
+}
+
+/* Every address but network, gateway and broadcast, each once; then a clear error. */
+static void test_full(void **state)
+{
+	const struct fixture *f = *state;
+	char text[ADDR_TEXT_MAX], name[16], expected[16];
+	struct err err = ERR_INIT;
+
+	for (unsigned i = 2; i <= 14; i++) {
+		(void)snprintf(name, sizeof(name), "c%u", i);
+		(void)snprintf(expected, sizeof(expected), "10.2.1.%u", i);
+		assert_given(f, "10.2.1.0/28", name, expected);
+	}
+	assert_int_equal(allocate(f, "10.2.1.0/28", NULL, "more", text, &err), -ENOSPC);
+	assert_non_null(strstr(err.text, "10.2.1.0/28"));
+	assert_non_null(strstr(err.text, "13"));
+	assert_non_null(strstr(err.text, f->dir));
+	assert_int_equal(count_complete(f), 13);
+	assert_int_equal(count_attachments(f), 13);
+	/* The only free one is found wherever it is. */
+	release(f, "c9");
+	assert_given(f, "10.2.1.0/28", "more", "10.2.1.9");
+}
+
+/* A freed address rests while others are free. */
+static void test_next_fit(void **state)
+{
+	const struct fixture *f = *state;
+
+	assert_given(f, "10.2.1.0/29", "a", "10.2.1.2");
+	release(f, "a");
+	assert_given(f, "10.2.1.0/29", "b", "10.2.1.3");
+	release(f, "b");
+	assert_given(f, "10.2.1.0/29", "c", "10.2.1.4");
+	assert_given(f, "10.2.1.0/29", "d", "10.2.1.5");
+	assert_given(f, "10.2.1.0/29", "e", "10.2.1.6");
+	assert_given(f, "10.2.1.0/29", "f", "10.2.1.2");
+}
+
+/* The hint is only that. */
+static void test_bad_hint(void **state)
+{
+	static const char *const hints[] = { "nonsense", "10.9.9.9", "fd00::1", "10.2.1.7", "" };
+	const struct fixture *f = *state;
+	char last[160], text[ADDR_TEXT_MAX];
+
+	assert_given(f, "10.2.1.0/29", "a", "10.2.1.2");
+	(void)snprintf(last, sizeof(last), "%s/last", f->dir);
+	for (size_t i = 0; i < sizeof(hints) / sizeof(hints[0]); i++) {
+		assert_int_equal(unlink(last), 0);
+		if (hints[i][0])
+			assert_int_equal(symlink(hints[i], last), 0);
+		assert_int_equal(allocate(f, "10.2.1.0/29", NULL, "b", text, NULL), 0);
+		assert_string_equal(text, "10.2.1.3");
+		release(f, "b");
+	}
+}
+
+static void test_ipv6(void **state)
+{
+	const struct fixture *f = *state;
+	char text[ADDR_TEXT_MAX];
+
+	assert_given(f, "fd00:1::/126", "a", "fd00:1::2");
+	assert_given(f, "fd00:1::/126", "b", "fd00:1::3");
+	assert_int_equal(allocate(f, "fd00:1::/126", NULL, "c", text, NULL), -ENOSPC);
+	assert_given(f, "fd00:2::/64", "d", "fd00:2::2");
+}
+
+static void test_wanted(void **state)
+{
+	static const char *const refused[] = { "10.2.1.0", "10.2.1.1", "10.2.1.255", "10.2.2.5",
+					       "fd00::5" };
+	const struct fixture *f = *state;
+	char text[ADDR_TEXT_MAX];
+	struct err err = ERR_INIT;
+
+	assert_int_equal(allocate(f, "10.2.1.0/24", "10.2.1.77", "a", text, NULL), 0);
+	assert_string_equal(text, "10.2.1.77");
+	assert_int_equal(allocate(f, "10.2.1.0/24", "10.2.1.77", "b", text, &err), -EADDRINUSE);
+	assert_non_null(strstr(err.text, "a:eth0"));
+	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
+		assert_int_equal(allocate(f, "10.2.1.0/24", refused[i], "b", text, NULL), -EINVAL);
+	assert_int_equal(count_attachments(f), 1);
+}
+
+/* -- owners -------------------------------------------------------------------------- */
+
+static void test_owner(void **state)
+{
+	const struct fixture *f = *state;
+	const struct ipam_owner second = { .container = "a", .interface = "net1" };
+	const struct prefix p = subnet("10.2.1.0/24");
+	char text[ADDR_TEXT_MAX];
+	struct err err = ERR_INIT;
+	struct addr a, b;
+
+	assert_given(f, "10.2.1.0/24", "a", "10.2.1.2");
+	assert_int_equal(allocate(f, "10.2.1.0/24", NULL, "a", text, &err), -EEXIST);
+	assert_non_null(strstr(err.text, "10.2.1.2"));
+	/* Another interface of the container is another attachment. */
+	assert_int_equal(ipam_allocate(f->dir, &p, NULL, &second, &b, NULL), 0);
+	assert_int_equal(lookup(f, "a", &a), 0);
+	assert_string_equal(addr_format(&a, text), "10.2.1.2");
+	assert_string_equal(addr_format(&b, text), "10.2.1.3");
+	release(f, "a");
+	assert_int_equal(lookup(f, "a", &a), -ENOENT);
+	assert_int_equal(ipam_lookup(f->dir, &second, &a, NULL), 0);
+}
+
+static void test_release_of_nothing(void **state)
+{
+	const struct fixture *f = *state;
+	struct addr a;
+
+	release(f, "a"); /* the folder is not even there, and is not made */
+	assert_int_not_equal(access(f->dir, F_OK), 0);
+	assert_int_equal(lookup(f, "a", &a), -ENOENT);
+	assert_int_equal(count_complete(f), 0);
+	assert_int_equal(count_attachments(f), 0);
+	assert_given(f, "10.2.1.0/24", "a", "10.2.1.2");
+	release(f, "a");
+	release(f, "a");
+	assert_int_equal(count_attachments(f), 0);
+}
+
+static void test_bad_names(void **state)
+{
+	static const char *const names[] = { "", "a/b", "a:b", "../../etc" };
+	const struct fixture *f = *state;
+	char text[ADDR_TEXT_MAX], longest[300];
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		assert_int_equal(allocate(f, "10.2.1.0/24", NULL, names[i], text, NULL), -EINVAL);
+	memset(longest, 'x', sizeof(longest));
+	longest[sizeof(longest) - 1] = '\0';
+	assert_int_equal(allocate(f, "10.2.1.0/24", NULL, longest, text, NULL), -EINVAL);
+	longest[255 - 5] = '\0'; /* with ":eth0" as long as a file's name may be */
+	assert_given(f, "10.2.1.0/24", longest, "10.2.1.2");
+	release(f, longest);
+	assert_int_equal(count_attachments(f), 0);
+}
+
+/* -- processes that died ------------------------------------------------------------- */
+
+static void make_link(const struct fixture *f, const char *folder, const char *name,
+		      const char *content)
+{
+	char path[256];
+
+	(void)snprintf(path, sizeof(path), "%s/%s", f->dir, folder);
+	assert_int_equal(file_make_dirs(path, NULL), 0);
+	(void)snprintf(path, sizeof(path), "%s/%s/%s", f->dir, folder, name);
+	assert_int_equal(symlink(content, path), 0);
+}
+
+/* Killed between the two links: the attachment alone. It holds nothing, and any verb clears it. */
+static void test_half_made(void **state)
+{
+	const struct fixture *f = *state;
+	struct addr a;
+
+	assert_given(f, "10.2.1.0/24", "first", "10.2.1.2");
+	release(f, "first");
+	make_link(f, "attachments", "a:eth0", "10.2.1.3");
+	make_link(f, "attachments", "b:eth0", "10.2.1.3");
+	assert_int_equal(lookup(f, "a", &a), -ENOENT);
+	assert_int_equal(count_complete(f), 0);
+	assert_int_equal(count_attachments(f), 2); /* GC finds them */
+	assert_given(f, "10.2.1.0/24", "c", "10.2.1.3");
+	/* What the halves name is another's by now, and stays so. */
+	release(f, "a");
+	assert_given(f, "10.2.1.0/24", "b", "10.2.1.4");
+	assert_int_equal(lookup(f, "c", &a), 0);
+	assert_int_equal(count_complete(f), 2);
+	assert_int_equal(count_attachments(f), 2);
+}
+
+/* Killed while the folders were made. */
+static void test_half_made_folders(void **state)
+{
+	const struct fixture *f = *state;
+	char path[256];
+
+	(void)snprintf(path, sizeof(path), "%s/attachments", f->dir);
+	assert_int_equal(file_make_dirs(path, NULL), 0);
+	assert_int_equal(count_attachments(f), 0);
+	release(f, "a");
+	assert_given(f, "10.2.1.0/24", "a", "10.2.1.2");
+}
+
+/* -- many at once ----------------------------------------------------------------------- */
+
+#define PROCESSES 8
+#define ROUNDS	  12
+
+static void reap(const pid_t *pids, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		int status = 0;
+
+		assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+		assert_true(WIFEXITED(status));
+		assert_int_equal(WEXITSTATUS(status), 0);
+	}
+}
+
+/* A child of the test: no assertions, they would run on in the parent's place. */
+static int allocate_many(const struct fixture *f, const struct prefix *p, unsigned process)
+{
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		char name[32];
+		const struct ipam_owner owner = { .container = name, .interface = "eth0" };
+		struct addr a;
+
+		(void)snprintf(name, sizeof(name), "p%u-%u", process, i);
+		if (ipam_allocate(f->dir, p, NULL, &owner, &a, NULL) < 0)
+			return 1;
+		/* Every third goes away and comes back, amid the others. */
+		if (i % 3 == 0 && (ipam_release(f->dir, &owner, NULL) < 0 ||
+				   ipam_allocate(f->dir, p, NULL, &owner, &a, NULL) < 0))
+			return 2;
+	}
+	return 0;
+}
+
+static int check_unique(const struct addr *addr, const char *container, const char *interface,
+			void *arg)
+{
+	bool *seen = arg;
+	uint32_t host = addr_to_ipv4(addr) & 0xff;
+
+	assert_in_range(host, 2, 254);
+	assert_false(seen[host]);
+	seen[host] = true;
+	return 0;
+}
+
+static void test_concurrent(void **state)
+{
+	const struct fixture *f = *state;
+	const struct prefix p = subnet("10.2.1.0/24");
+	bool seen[256] = { false };
+	pid_t pids[PROCESSES];
+
+	for (unsigned i = 0; i < PROCESSES; i++) {
+		pids[i] = fork();
+		assert_true(pids[i] >= 0);
+		if (pids[i] == 0)
+			_exit(allocate_many(f, &p, i));
+	}
+	reap(pids, PROCESSES);
+	assert_int_equal(count_complete(f), PROCESSES * ROUNDS);
+	assert_int_equal(count_attachments(f), PROCESSES * ROUNDS);
+	/* By attachment: two that name one address would show here, and one of them not above. */
+	assert_int_equal(ipam_foreach_attachment(f->dir, check_unique, seen, NULL), 0);
+}
+
+/* All race for the last address: one gets it. */
+static void test_race_for_one(void **state)
+{
+	const struct fixture *f = *state;
+	const struct prefix p = subnet("10.2.1.0/30");
+	pid_t pids[PROCESSES];
+	unsigned winners = 0;
+
+	for (unsigned i = 0; i < PROCESSES; i++) {
+		pids[i] = fork();
+		assert_true(pids[i] >= 0);
+		if (pids[i] == 0) {
+			char name[16];
+			const struct ipam_owner owner = { .container = name, .interface = "eth0" };
+			struct addr a;
+			int r;
+
+			(void)snprintf(name, sizeof(name), "p%u", i);
+			r = ipam_allocate(f->dir, &p, NULL, &owner, &a, NULL);
+			_exit(r == 0 ? 10 : r == -ENOSPC ? 11 : 12);
+		}
+	}
+	for (unsigned i = 0; i < PROCESSES; i++) {
+		int status = 0;
+
+		assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+		assert_true(WIFEXITED(status));
+		assert_in_range(WEXITSTATUS(status), 10, 11);
+		winners += WEXITSTATUS(status) == 10;
+	}
+	assert_int_equal(winners, 1);
+	assert_int_equal(count_attachments(f), 1);
+}
+
+/* Killed at any moment: whatever is left goes with a release, and the lock with the process. */
+static void test_killed(void **state)
+{
+	const struct fixture *f = *state;
+	const struct prefix p = subnet("10.2.1.0/28");
+	const struct ipam_owner owner = { .container = "victim", .interface = "eth0" };
+
+	for (unsigned i = 0; i < 60; i++) {
+		struct timespec delay = { .tv_nsec = 1000L * (i * 37 % 1500) };
+		pid_t pid = fork();
+
+		assert_true(pid >= 0);
+		while (pid == 0) {
+			struct addr a;
+
+			(void)ipam_allocate(f->dir, &p, NULL, &owner, &a, NULL);
+			(void)ipam_release(f->dir, &owner, NULL);
+		}
+		(void)nanosleep(&delay, NULL);
+		assert_int_equal(kill(pid, SIGKILL), 0);
+		assert_int_equal(waitpid(pid, NULL, 0), pid);
+		release(f, "victim");
+		assert_int_equal(count_attachments(f), 0);
+		assert_int_equal(count_complete(f), 0);
+	}
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_range),
+		TEST(test_full),
+		TEST(test_next_fit),
+		TEST(test_bad_hint),
+		TEST(test_ipv6),
+		TEST(test_wanted),
+		TEST(test_owner),
+		TEST(test_release_of_nothing),
+		TEST(test_bad_names),
+		TEST(test_half_made),
+		TEST(test_half_made_folders),
+		TEST(test_concurrent),
+		TEST(test_race_for_one),
+		TEST(test_killed),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
