@@ -18,80 +18,7 @@
 
 #include "poplin/base/clock.h"
 #include "poplin/base/log.h"
-#include "poplin/base/thread.h"
-#include "poplin/base/tree.h"
-
-#define REASON_MAX 256
-
-struct peer;
-
-struct claim {
-	RB_ENTRY(claim) by_prefix;
-	struct peer *peer;
-	struct prefix prefix;
-	bool winner; /* the route to the prefix goes by peer->address */
-};
-
-struct peer {
-	RB_ENTRY(peer) by_name;
-	struct record record; /* good only if parsed */
-	uint64_t order;
-	uint32_t generation; /* of the list that had it last */
-	bool parsed;
-	bool bare;	      /* the record has no address; record.address is the resolver's */
-	bool accepted;	      /* claims are in the tree */
-	char *reason;	      /* why not, or NULL */
-	struct claim *claims; /* record.nsubnets of them, if accepted */
-	char name[];
-};
-
-struct gateway {
-	RB_ENTRY(gateway) by_address;
-	struct addr address;
-	unsigned used;
-};
-
-RB_HEAD(peer_tree, peer);
-RB_HEAD(claim_tree, claim);
-RB_HEAD(gateway_tree, gateway);
-
-struct peers {
-	struct peers_config config;
-	char node[NODE_NAME_TEXT_MAX];
-	struct mutex lock;
-	/* Under lock. */
-	struct prefix own_subnet; /* AF_UNSPEC: none */
-	struct addr own_address;
-	struct peer_tree by_name;
-	struct claim_tree claims;
-	struct gateway_tree gateways;
-	uint32_t generation;
-	bool complete;
-	size_t routes[2];
-};
-
-static int name_cmp(const struct peer *a, const struct peer *b)
-{
-	return strcmp(a->name, b->name);
-}
-
-static int claim_cmp(const struct claim *a, const struct claim *b)
-{
-	int r = prefix_cmp(&a->prefix, &b->prefix);
-
-	if (r == 0 && a->peer->order != b->peer->order)
-		r = a->peer->order < b->peer->order ? -1 : 1;
-	return r ? r : strcmp(a->peer->name, b->peer->name);
-}
-
-static int gateway_cmp(const struct gateway *a, const struct gateway *b)
-{
-	return addr_cmp(&a->address, &b->address);
-}
-
-TREE_GENERATE(peer_tree, peer, by_name, name_cmp)
-TREE_GENERATE(claim_tree, claim, by_prefix, claim_cmp)
-TREE_GENERATE(gateway_tree, gateway, by_address, gateway_cmp)
+#include "peers_private.h"
 
 /* What one change of a peer may have changed in the kernel. */
 struct touched {
@@ -117,7 +44,7 @@ static size_t family_index(const struct addr *a)
 /* -- winners ------------------------------------------------------------------ */
 
 /* The oldest claim to the prefix, or NULL. */
-static struct claim *first_claim_locked(struct peers *p, const struct prefix *prefix)
+struct claim *peers_first_claim_locked(struct peers *p, const struct prefix *prefix)
 {
 	/* Nothing of this prefix comes before order 0 and the empty name. */
 	static const size_t size = sizeof(struct peer) + 1;
@@ -185,7 +112,7 @@ static void end_winner_locked(struct peers *p, struct claim *claim, struct touch
 /* Finds the winner of a prefix after its claims changed. */
 static void settle_locked(struct peers *p, const struct prefix *prefix, struct touched *t)
 {
-	struct claim *first = first_claim_locked(p, prefix);
+	struct claim *first = peers_first_claim_locked(p, prefix);
 
 	if (!first || first->winner)
 		return;
@@ -247,11 +174,6 @@ static void settle_touched_locked(struct peers *p, struct touched *t, int64_t ev
 			tell_locked(p, key_nexthop(&t->gateways[i]), event_ns);
 }
 
-static bool is_own(const struct peers *p, const struct peer *peer)
-{
-	return strcmp(peer->name, p->node) == 0;
-}
-
 /* Whether a record that could be read may have an effect. */
 static int judge_locked(struct peers *p, struct peer *peer, struct err *err)
 {
@@ -271,7 +193,7 @@ static void reject_locked(struct peer *peer, const struct err *why)
 /* Judges the peer and puts its claims in, or notes why not. */
 static int admit_locked(struct peers *p, struct peer *peer, struct touched *t, struct err *why)
 {
-	if (is_own(p, peer) || !peer->parsed)
+	if (peers_is_own(p, peer) || !peer->parsed)
 		return 0;
 	if (judge_locked(p, peer, why) < 0) {
 		reject_locked(peer, why);
@@ -468,7 +390,7 @@ bool peers_complete(struct peers *p)
 bool peers_lookup(struct peers *p, const struct prefix *prefix, struct addr *ret)
 {
 	mutex_hold(&p->lock);
-	const struct claim *first = first_claim_locked(p, prefix);
+	const struct claim *first = peers_first_claim_locked(p, prefix);
 
 	if (!first || !first->winner)
 		return false;
@@ -493,109 +415,6 @@ void peers_foreach_route(struct peers *p,
 	RB_FOREACH (claim, claim_tree, &p->claims)
 		if (claim->winner)
 			fn(&claim->prefix, &claim->peer->record.address, claim->peer->name, arg);
-}
-
-static enum peer_state state_of(const struct peers *p, const struct peer *peer)
-{
-	bool wins = false;
-
-	if (is_own(p, peer))
-		return PEER_OWN;
-	if (!peer->accepted)
-		return PEER_REJECTED;
-	if (peer->record.address.family == AF_UNSPEC)
-		return PEER_UNRESOLVED;
-	for (unsigned i = 0; i < peer->record.nsubnets; i++)
-		wins = wins || peer->claims[i].winner;
-	return wins ? PEER_OK : PEER_CONFLICT;
-}
-
-void peers_stats(struct peers *p, struct peers_stats *ret)
-{
-	struct peers_stats stats = { .known = 0 };
-	struct peer *peer;
-
-	mutex_hold(&p->lock);
-	RB_FOREACH (peer, peer_tree, &p->by_name) {
-		switch (state_of(p, peer)) {
-		case PEER_OWN:
-			break;
-		case PEER_REJECTED:
-			stats.rejected++;
-			break;
-		case PEER_CONFLICT:
-			stats.conflicts++;
-			stats.known++;
-			break;
-		case PEER_OK:
-		case PEER_UNRESOLVED:
-			stats.known++;
-			break;
-		}
-	}
-	stats.routes[0] = p->routes[0];
-	stats.routes[1] = p->routes[1];
-	*ret = stats;
-}
-
-const char *peer_state_name(enum peer_state state)
-{
-	static const char *const names[] = {
-		[PEER_OK] = "ok",
-		[PEER_UNRESOLVED] = "unresolved",
-		[PEER_REJECTED] = "rejected",
-		[PEER_CONFLICT] = "conflict",
-		[PEER_OWN] = "own",
-	};
-
-	return names[state];
-}
-
-/* Who holds what this peer claims in vain. */
-static void explain_conflict(struct peers *p, const struct peer *peer, char reason[REASON_MAX])
-{
-	const struct claim *winner = first_claim_locked(p, &peer->claims[0].prefix);
-	char text[PREFIX_TEXT_MAX];
-
-	(void)snprintf(reason, REASON_MAX, "node '%.64s' claimed %s earlier", winner->peer->name,
-		       prefix_format(&winner->prefix, text));
-}
-
-static int show_locked(struct peers *p, const struct peer *peer,
-		       int (*fn)(const struct peer_view *peer, void *arg), void *arg)
-{
-	char reason[REASON_MAX] = "";
-	struct peer_view view = {
-		.node = peer->name,
-		.subnets = peer->record.subnets,
-		.nsubnets = peer->parsed ? peer->record.nsubnets : 0,
-		.state = state_of(p, peer),
-		.reason = reason,
-	};
-
-	if (peer->parsed)
-		view.address = peer->record.address;
-	if (view.state == PEER_CONFLICT)
-		explain_conflict(p, peer, reason);
-	else if (view.state == PEER_UNRESOLVED)
-		strlcpy(reason, "the node's name has no address yet", sizeof(reason));
-	else if (view.state == PEER_REJECTED)
-		strlcpy(reason, peer->reason ? peer->reason : "out of memory", sizeof(reason));
-	return fn(&view, arg);
-}
-
-int peers_foreach(struct peers *p, int (*fn)(const struct peer_view *peer, void *arg), void *arg)
-{
-	struct peer *peer;
-	int r = 0;
-
-	mutex_hold(&p->lock);
-	RB_FOREACH (peer, peer_tree, &p->by_name) {
-		r = show_locked(p, peer, fn, arg);
-		if (r < 0)
-			break;
-	}
-	return r;
 }
 
 /* -- life --------------------------------------------------------------------- */

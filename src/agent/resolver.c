@@ -41,7 +41,7 @@ struct resolver {
 	struct cond wake;
 	struct cond ended;
 	/* Under lock. */
-	SLIST_HEAD(, name) names;
+	SLIST_HEAD(name_list, name) names;
 	bool stop;
 	bool running;	/* the thread has its share */
 	bool abandoned; /* the thread has the last share */

@@ -19,6 +19,7 @@
 #include "fib.h"
 #include "metrics.h"
 #include "peers.h"
+#include "pool.h"
 #include "queue.h"
 #include "status.h"
 #include "status_json.h"
@@ -144,7 +145,7 @@ static void judge_route(const struct status_source *s, struct status_route *rout
 	route->state = "pending";
 	if (work.state == QUEUE_DELAYED || work.tries > 0) {
 		route->state = "failing";
-		route->reason = work.error < 0 ? strerror(-work.error) : NULL;
+		route->reason = work.error < 0 ? route_failure_text(work.error) : NULL;
 		route->tries = work.tries;
 	}
 	if (work.state == QUEUE_DELAYED) {

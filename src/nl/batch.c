@@ -109,9 +109,9 @@ static size_t end_of(const struct netlink_batch *b, size_t i)
 	return i + 1 < b->count ? b->entries[i + 1].offset : b->bytes.len;
 }
 
-static void report(struct run *run, size_t upto, int result, const char *text)
+static void report(struct run *run, size_t end, int result, const char *text)
 {
-	for (; run->reported < upto; run->reported++)
+	for (; run->reported < end; run->reported++)
 		run->fn(run->batch->entries[run->reported].tag, result, text, run->arg);
 }
 

@@ -88,8 +88,9 @@ static int check_header(const struct watching *w, const json_t *header, struct e
 
 	if (cluster != s->cluster_id)
 		return err_set(err, -ESTALE, "another etcd cluster answers");
-	/* Events carry the revision of the store, never one before what was told already. */
-	if (revision < s->revision)
+	/* Where a message tells the store's revision, it is never one before what was told already.
+	 */
+	if (revision && revision < s->revision)
 		return err_set(err, -ESTALE,
 			       "etcd stands at revision %" PRId64 ", behind %" PRId64
 			       " that was seen: it was restored",
@@ -113,6 +114,7 @@ static int take_event(struct watching *w, const json_t *event, struct err *err)
 static int take_events(struct watching *w, const json_t *result, struct err *err)
 {
 	const json_t *events = json_object_get(result, "events"), *event;
+	int64_t now = etcd_int(json_object_get(result, "header"), "revision");
 	size_t i;
 
 	json_array_foreach (events, i, event) {
@@ -127,8 +129,8 @@ static int take_events(struct watching *w, const json_t *result, struct err *err
 	 */
 	if (i)
 		w->store->revision = w->kv.mod_revision;
-	else if (!json_is_true(json_object_get(result, "created")))
-		w->store->revision = etcd_int(json_object_get(result, "header"), "revision");
+	else if (!json_is_true(json_object_get(result, "created")) && now)
+		w->store->revision = now;
 	if (i && w->handler->on_batch)
 		w->handler->on_batch(w->handler->arg);
 	return 0;
@@ -138,13 +140,14 @@ static int take_result(struct watching *w, const json_t *result, struct err *err
 {
 	const char *reason = json_string_value(json_object_get(result, "cancel_reason"));
 	int64_t compacted = etcd_int(result, "compact_revision");
-	int r = check_header(w, json_object_get(result, "header"), err);
+	int r;
 
-	if (r < 0)
-		return r;
 	if (compacted)
 		return err_set(err, -ESTALE, "etcd has compacted up to revision %" PRId64,
 			       compacted);
+	r = check_header(w, json_object_get(result, "header"), err);
+	if (r < 0)
+		return r;
 	if (json_is_true(json_object_get(result, "canceled")))
 		return err_set(err, -EAGAIN, "etcd ended the watch: %.100s",
 			       reason ? reason : "no reason told");

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Signals and what poplind does besides running."""
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from cluster import wait_for
+
+
+def threads(node, name):
+    tasks = Path(f"/proc/{node.process.pid}/task").iterdir()
+    return sum(1 for t in tasks if (t / "comm").read_text().startswith(name))
+
+
+def test_a_good_reload_takes_effect(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60, LOG_LEVEL="info")
+    first, second = cluster.start_nodes(2)
+    watch = cluster.watch_deletes()
+    assert threads(first, "worker/") == 4
+    first.write_config(LOG_LEVEL="debug", RESYNC_INTERVAL=1, ROUTE_WORKERS=7, LEASE_TTL=20,
+                       LOG_FORMAT="json")
+    log = first.hangup()
+    for name in ("LOG_LEVEL", "RESYNC_INTERVAL", "ROUTE_WORKERS", "LEASE_TTL", "LOG_FORMAT"):
+        assert re.search(rf"setting changed.*{name}", log), log
+    assert threads(first, "worker/") == 7
+    wait_for(lambda: first.status()["lease"]["ttl_s"] == 20, "the lease's new TTL")
+    before = first.metric("poplin_resyncs_total")
+    wait_for(lambda: first.metric("poplin_resyncs_total") >= before + 2, "resyncs each second", 10)
+    assert '"level":"debug"' in first.log()
+    assert first.metric("poplin_config_last_reload_successful") == 1
+    first.write_config(ROUTE_WORKERS=1)
+    first.hangup()
+    assert threads(first, "worker/") == 1
+    assert watch.deletes() == []
+    assert first.routes() == {second.subnet: second.address}
+    watch.close()
+
+
+def test_a_reload_moves_to_another_etcd_endpoint(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60)
+    first, = cluster.start_nodes(1)
+    # The same etcd by another address.
+    other = f"{cluster.net}.0.3"
+    os.system(f"ip -n {cluster.store} address add {other}/16 dev eth0")
+    first.write_config(ETCD_HOST=f"http://{other}:2379")
+    cluster.etcd.end()
+    cluster.etcd = None
+    subnet = first.subnet
+    # It listens on the new address alone now.
+    urls = ["--listen-client-urls", f"http://{other}:2379,http://127.0.0.1:2379"]
+    from cluster import Process
+    cluster.etcd = Process(["ip", "netns", "exec", cluster.store, "etcd", "--data-dir",
+                            cluster.dir / "etcd", *urls, "--advertise-client-urls",
+                            f"http://{other}:2379"], cluster.dir / "etcd2.log")
+    first.hangup()
+    wait_for(lambda: first.status()["store"]["endpoint"] == f"http://{other}:2379" and
+             first.status()["store"]["connected"], "the other endpoint", 30)
+    assert first.subnet == subnet
+
+
+@pytest.mark.parametrize("name,value,says", [
+    ("LEASE_TTL", "soon", r"LEASE_TTL.*soon.*poplin\.conf:\d+"),
+    ("ROUTE_WORKERS", "0", r"ROUTE_WORKERS.*1.*64"),
+    ("ETCD_HOST", "http://[", r"ETCD_HOST"),
+    ("IP_SUBNET", "10.2.0.1/16", r"IP_SUBNET.*10\.2\.0\.0/16"),
+])
+def test_a_bad_reload_is_refused_whole(make_cluster, name, value, says):
+    cluster = make_cluster(LEASE_TTL=60)
+    first, = cluster.start_nodes(1)
+    good = first.settings.get(name)
+    first.write_config(**{"ROUTE_WORKERS": 9, name: value})
+    log = first.hangup()
+    assert re.search(r"configuration refused", log)
+    assert re.search(says, log), log
+    assert threads(first, "worker/") == 4
+    assert first.metric("poplin_config_last_reload_successful") == 0
+    assert first.ready()
+    first.settings.pop(name)
+    first.write_config(**({name: good} if good else {}), ROUTE_WORKERS=9)
+    assert "loaded" in first.hangup()
+    assert threads(first, "worker/") == 9
+
+
+def test_what_cannot_change_says_so(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60)
+    first, = cluster.start_nodes(1)
+    first.write_config(BRIDGE_NAME="other0", LOG_LEVEL="info")
+    log = first.hangup()
+    assert re.search(r"need a restart.*BRIDGE_NAME", log)
+    assert re.search(r"setting changed.*LOG_LEVEL", log)
+    assert first.status()["bridge"]["name"] == "poplin0"
+
+
+@pytest.mark.parametrize("etcd", ["there", "away"])
+def test_sigterm_stops_within_two_seconds_and_leaves_everything(make_cluster, etcd):
+    cluster = make_cluster(LEASE_TTL=60)
+    first, second = cluster.start_nodes(2)
+    pod = first.pod("stays")
+    other = second.pod("other")
+    if etcd == "away":
+        cluster.cut_etcd()
+    assert first.stop() < 2
+    assert first.routes() == {second.subnet: second.address}
+    assert pod.ping(other.address)
+    assert Path(first.settings["CNI_CONFIG_LOCATION"]).exists()
+    if etcd == "there":
+        assert "/poplin/nodes/n1" in cluster.get()
+
+
+def test_release_and_cleanup(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60)
+    first, second = cluster.start_nodes(2)
+    subnet = first.subnet
+    pod = first.pod("one")
+    for option in ("--release", "--cleanup"):
+        refused = first.poplind(option, check=False)
+        assert refused.returncode == 1
+        assert "runs already" in refused.stderr
+    assert subnet in second.routes()
+    first.stop()
+    first.poplind("--release")
+    wait_for(lambda: subnet not in second.routes(), "the route to go")
+    assert "/poplin/nodes/n1" not in cluster.get()
+    first.poplind("--release")  # nothing left to release
+    first.poplind("--cleanup")
+    assert first.routes() == {}
+    assert first.ip_json("nexthop", "show", "proto", "84") == []
+    assert {link["ifname"] for link in first.ip_json("link", "show")} == {"lo", "eth0"}
+    assert not Path(first.settings["CNI_CONFIG_LOCATION"]).exists()
+    assert not Path(first.settings["CNI_PLUGIN_LOCATION"]).exists()
+    left = {p.name for p in Path(first.settings["STATE_DIR"]).rglob("*") if not p.is_dir()}
+    assert left <= {"poplind.lock"}
+    assert pod.namespace
+    first.poplind("--cleanup")  # nothing left to clean
+
+
+def test_a_second_agent_is_refused(cluster):
+    first, = cluster.start_nodes(1)
+    second = first.poplind(check=False)
+    assert second.returncode == 1
+    assert f"pid {first.process.pid}" in second.stderr
+    assert first.ready()
+
+
+@pytest.mark.parametrize("name,value,allowed", [
+    ("LEASE_TTL", "4", "5"), ("MTU", "70000", "65535"), ("NODE_NAME", "a b", "NODE_NAME"),
+    ("CNI_VERSION", "9.9", "1.0.0"), ("ETCD_HOST", "ftp://x", "http"),
+    ("IP_SUBNET_MARGIN", "20", "30"), ("ROUTE_PROTOCOL", "4", "5"),
+    ("METRICS_ADDRESS", "nowhere", "port"), ("LOG_LEVEL", "loud", "debug"),
+])
+def test_a_wrong_setting_exits_2_before_anything_was_touched(cluster, name, value, allowed):
+    node = cluster.node(**{name: value})
+    for options in ([], ["--check-config"]):
+        result = node.poplind(*options, check=False)
+        assert result.returncode == 2
+        for part in (name, value, "poplin.conf:", allowed):
+            assert part in result.stderr, (part, result.stderr)
+    assert not Path(node.settings["STATE_DIR"]).exists()
+    assert cluster.get() == {}
+
+
+def test_check_config_prints_what_would_hold(cluster):
+    node = cluster.node(LEASE_TTL=77)
+    out = node.poplind("--check-config").stdout
+    assert re.search(r'LEASE_TTL="?77', out)
+    assert not Path(node.settings["STATE_DIR"]).exists()

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""etcd comes and goes. Nothing of the data path may notice."""
+import json
+
+from cluster import wait_for
+
+
+def record(subnet, address):
+    return json.dumps({"version": 1, "subnets": [subnet], "address": address,
+                       "backend": {"type": "host-gw"}, "machine": "m"})
+
+
+def test_etcd_restarts_and_everything_goes_on(make_cluster):
+    cluster = make_cluster(LEASE_TTL=30)
+    first, second = cluster.start_nodes(2)
+    subnets = first.subnet, second.subnet
+    cluster.stop_etcd()
+    first.wait_log("the store cannot be followed")
+    assert not first.status()["store"]["connected"]
+    assert first.routes() == {subnets[1]: second.address}
+    cluster.start_etcd()
+    wait_for(lambda: first.status()["store"]["connected"], "the watch", 30)
+    cluster.put("/poplin/nodes/new", record("10.2.150.0/24", f"{cluster.net}.0.50"))
+    for node in (first, second):
+        wait_for(lambda n=node: n.routes().get("10.2.150.0/24"), "the new route")
+    assert (first.subnet, second.subnet) == subnets
+    assert first.metric('poplin_route_operations_total{op="delete",result="ok"}') == 0
+
+
+def test_an_agent_that_starts_while_etcd_is_away_keeps_routes(make_cluster):
+    cluster = make_cluster(LEASE_TTL=30)
+    first, second = cluster.start_nodes(2)
+    expected = {second.subnet: second.address}
+    config = first.plugin_config()
+    cluster.stop_etcd()
+    first.kill()
+    first.start()
+    first.wait_log("cannot claim a subnet")
+    assert first.routes() == expected
+    assert first.http("/readyz")[0] == 503
+    assert first.http("/healthz")[0] == 200
+    assert first.plugin_config() == config
+    cluster.start_etcd()
+    first.wait_ready(40)
+    assert first.routes() == expected
+
+
+def test_compaction_while_cut_off_leads_to_a_new_list(make_cluster):
+    cluster = make_cluster(LEASE_TTL=120)
+    first, second = cluster.start_nodes(2)
+    cluster.put("/poplin/nodes/gone", record("10.2.160.0/24", f"{cluster.net}.0.50"))
+    wait_for(lambda: "10.2.160.0/24" in first.routes(), "the route")
+    cluster.cut_etcd()
+    cluster.stop_etcd()
+    cluster.start_etcd()
+    cluster.delete("/poplin/nodes/gone")
+    cluster.put("/poplin/nodes/new", record("10.2.161.0/24", f"{cluster.net}.0.51"))
+    for i in range(5):
+        cluster.put("/other", str(i))
+    revision = json.loads(cluster.etcdctl("get", "/other", "-w", "json"))["header"]["revision"]
+    cluster.etcdctl("compact", str(revision))
+    cluster.cut_etcd(down=False)
+    first.wait_routes({second.subnet: second.address, "10.2.161.0/24": f"{cluster.net}.0.51"}, 40)
+    first.wait_log("listing the store again.*compacted")
+    assert first.metric('poplin_watch_restarts_total{reason="stale"}') >= 1
+
+
+def test_an_empty_new_etcd_gets_the_same_claims_again(make_cluster):
+    cluster = make_cluster(LEASE_TTL=10)
+    first, second = cluster.start_nodes(2)
+    subnets = first.subnet, second.subnet
+    cluster.stop_etcd()
+    cluster.start_etcd(wipe=True)
+    wait_for(lambda: len(cluster.get("/poplin/nodes/")) == 2, "both records", 40)
+    wait_for(lambda: (first.subnet, second.subnet) == subnets, "the same subnets", 20)
+    first.wait_routes({subnets[1]: second.address}, 30)
+    second.wait_routes({subnets[0]: first.address}, 30)
+
+
+def test_a_node_without_etcd_past_its_lease_gives_out_no_address(make_cluster):
+    cluster = make_cluster(LEASE_TTL=5)
+    first, = cluster.start_nodes(1)
+    first.pod("before")
+    cluster.stop_etcd()
+    wait_for(lambda: not first.status()["lease"]["held"], "the lease to run out")
+    late = first.pod("late", attach=False)
+    try:
+        late.attach()
+        raise AssertionError("an address was given out without a lease")
+    except Exception as error:  # noqa: BLE001
+        assert getattr(error, "code", None) == 11, error
+        assert "lease" in error.error["msg"]
+    # Pods can still go.
+    first.pods[0].detach()
+    cluster.start_etcd()
+    wait_for(lambda: first.status()["lease"]["held"], "the lease", 30)
+    late.attach()
