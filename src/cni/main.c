@@ -2,6 +2,7 @@
 /* poplin, the CNI plugin: finds the verb, reads what was asked, tells the error. */
 #include <ctype.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +40,8 @@ static int read_stdin(struct buf *ret, struct err *err)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return err_errno(err, CNI_IO_FAILURE, "read the configuration");
+			return err_set(err, CNI_IO_FAILURE, "read the configuration: %s",
+				       strerror(errno));
 		if ((size_t)n > STDIN_MAX - ret->len)
 			return err_set(err, CNI_DECODE_FAILURE,
 				       "the configuration is longer than %zu bytes", STDIN_MAX);
@@ -67,7 +69,7 @@ static bool is_container_id(const char *text)
 	return true;
 }
 
-/* What the kernel takes (dev_valid_name, net/core/dev.c). */
+/* What the kernel takes (dev_valid_name, net/core/dev.c) and JSON can carry. */
 static bool is_interface(const char *text)
 {
 	size_t len = strlen(text);
@@ -75,9 +77,18 @@ static bool is_interface(const char *text)
 	if (len == 0 || len >= IF_NAMESIZE || strcmp(text, ".") == 0 || strcmp(text, "..") == 0)
 		return false;
 	for (; *text; text++)
-		if (*text == '/' || *text == ':' || isspace((unsigned char)*text))
+		if (*text == '/' || *text == ':' || !isgraph((unsigned char)*text))
 			return false;
 	return true;
+}
+
+/* A result names the sandbox, and JSON has no other text. */
+static bool is_utf8(const char *text)
+{
+	json_t *json = json_string(text);
+
+	json_decref(json);
+	return json != NULL;
 }
 
 static int read_environment(const struct verb *verb, struct request *req, struct err *err)
@@ -96,6 +107,9 @@ static int read_environment(const struct verb *verb, struct request *req, struct
 			       req->owner.interface);
 	if ((verb->needs & NEED_NETNS) && !req->netns[0])
 		return err_set(err, CNI_INVALID_ENVIRONMENT, "CNI_NETNS is missing");
+	if ((verb->needs & NEED_NETNS) && !is_utf8(req->netns))
+		return err_set(err, CNI_INVALID_ENVIRONMENT, "CNI_NETNS '%s' is not UTF-8",
+			       req->netns);
 	return 0;
 }
 
@@ -109,10 +123,17 @@ static void print_json(json_t *json)
 	json_decref(json);
 }
 
+/* The text may quote bytes that are no UTF-8, or end amid a character: JSON would refuse it all. */
 static int print_error(enum cni_version version, int code, const struct err *err)
 {
+	char text[ERR_TEXT_MAX];
+
+	strlcpy(text, err->text, sizeof(text));
+	for (char *c = text; *c && !is_utf8(text); c++)
+		if (!isascii((unsigned char)*c))
+			*c = '?';
 	print_json(json_pack("{ss si ss}", "cniVersion", cni_version_names[version], "code", code,
-			     "msg", err->text));
+			     "msg", text));
 	return EXIT_FAILURE;
 }
 
@@ -138,10 +159,11 @@ static int run(const struct verb *verb, const struct buf *input, enum cni_versio
 	       struct err *err)
 {
 	struct request req = { .netns = "" };
-	int r = read_environment(verb, &req, err);
+	/* The configuration first: errors are told in its version. */
+	int r = netconf_parse(input->data, input->len, &req.conf, version, err);
 
 	if (r == 0)
-		r = netconf_parse(input->data, input->len, &req.conf, version, err);
+		r = read_environment(verb, &req, err);
 	if (r == 0 && req.conf.version < verb->since)
 		r = err_set(err, CNI_INCOMPATIBLE_VERSION, "%s came with CNI version %s, not %s",
 			    verb->name, cni_version_names[verb->since],
@@ -172,6 +194,8 @@ int main(void)
 
 	if (!command)
 		return print_usage();
+	/* A runtime that went away: writing the result then fails, and ADD takes all back. */
+	(void)signal(SIGPIPE, SIG_IGN);
 	r = read_stdin(&input, &err);
 	if (r)
 		return print_error(version, r, &err);
