@@ -123,15 +123,35 @@ static void print_json(json_t *json)
 	json_decref(json);
 }
 
+/* Bytes of the UTF-8 character that text begins with; 0: it begins with none. */
+static size_t character_length(const char *text)
+{
+	size_t max = strnlen(text, 4);
+
+	for (size_t n = 1; n <= max; n++) {
+		json_t *json = json_stringn(text, n);
+
+		json_decref(json);
+		if (json)
+			return n;
+	}
+	return 0;
+}
+
 /* The text may quote bytes that are no UTF-8, or end amid a character: JSON would refuse it all. */
 static int print_error(enum cni_version version, int code, const struct err *err)
 {
 	char text[ERR_TEXT_MAX];
+	size_t length;
 
 	strlcpy(text, err->text, sizeof(text));
-	for (char *c = text; *c && !is_utf8(text); c++)
-		if (!isascii((unsigned char)*c))
-			*c = '?';
+	for (char *c = text; *c; c += length) {
+		length = character_length(c);
+		if (length)
+			continue;
+		*c = '?';
+		length = 1;
+	}
 	print_json(json_pack("{ss si ss}", "cniVersion", cni_version_names[version], "code", code,
 			     "msg", text));
 	return EXIT_FAILURE;
