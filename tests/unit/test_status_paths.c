@@ -279,7 +279,7 @@ static void test_routes(void **state)
 	assert_true(json_is_string(json_object_get(one, "reason")));
 	one = row(root, "routes", "destination", "10.2.6.0/24");
 	assert_text(one, "state", "failing");
-	assert_text(one, "reason", "Network is unreachable");
+	assert_text(one, "reason", "the next hop is not on a network of this node");
 	assert_int_equal(json_integer_value(json_object_get(one, "tries")), 1);
 	assert_true(json_is_integer(json_object_get(one, "next_try_s")));
 	json_decref(root);
