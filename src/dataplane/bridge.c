@@ -26,7 +26,11 @@ static int get_or_create(struct netlink *nl, const struct bridge *b, const uint8
 	int r = link_get(nl, b->name, ret, err);
 
 	if (r == -ENODEV) {
-		r = link_bridge_create(nl, b->name, mac, b->mtu, err);
+		/*
+		 * Ports pull a bridge's MTU down unless somebody changed it (br_change_mtu): so it
+		 * is made with another, and ensure_link() changes it.
+		 */
+		r = link_bridge_create(nl, b->name, mac, b->mtu ^ 1, err);
 		if (r < 0)
 			return r;
 		*changed = true;
@@ -90,15 +94,13 @@ static int ensure_address(struct netlink *nl, const struct bridge *b, unsigned i
 	};
 	int r = address_foreach(nl, index, b->subnet.addr.family, check_address, &check, err);
 
-	if (r == 0 && !check.found) {
-		*changed = true;
-		r = address_ensure(nl, index, &check.gateway, err);
-	}
-	for (unsigned i = 0; r == 0 && i < check.nstale; i++) {
-		*changed = true;
+	if (r < 0 || (check.found && !check.nstale))
+		return r;
+	*changed = true;
+	for (unsigned i = 0; r == 0 && i < check.nstale; i++)
 		r = address_absent(nl, index, &check.stale[i], err);
-	}
-	return r;
+	/* The first address of a subnet takes the others with it (__inet_del_ifa, devinet.c). */
+	return r == 0 ? address_ensure(nl, index, &check.gateway, err) : r;
 }
 
 int bridge_ensure(struct netlink *nl, const struct bridge *b, bool *ret_changed, struct err *err)

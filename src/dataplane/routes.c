@@ -34,6 +34,8 @@ int routes_add_nexthop(const struct routes_config *c, struct netlink_batch *b,
 		.protocol = c->protocol,
 	};
 
+	if (!n.id) /* the kernel would choose one */
+		return err_set(err, -EINVAL, "nexthop objects are not for this gateway");
 	return add_take(b, nexthop_put_msg(&n, put_flags(replace)), tag, err);
 }
 

@@ -108,18 +108,28 @@ static int take_datagram(struct netlink_monitor *m, size_t len, netlink_message_
 int netlink_monitor_read(struct netlink_monitor *m, netlink_message_fn *fn, void *arg,
 			 struct err *err)
 {
+	bool lost = false;
+
+	/*
+	 * An overrun is told before what was queued ahead of it, and until the queue is empty the
+	 * kernel drops everything further without another word (netlink_overrun, af_netlink.c).
+	 * Only then may the caller begin its comparison, or what changes meanwhile is never seen.
+	 */
 	for (;;) {
 		ssize_t n = socket_receive(m->fd, m->buffer, sizeof(m->buffer), MSG_DONTWAIT);
 		int r;
 
 		if (n == -EAGAIN)
-			return 0;
-		if (n == -ENOBUFS || n == -EMSGSIZE)
-			return err_set(err, -ENOBUFS, "the kernel's notifications were lost");
+			break;
+		if (n == -ENOBUFS || n == -EMSGSIZE) {
+			lost = true;
+			continue;
+		}
 		if (n < 0)
 			return err_errno(err, (int)n, "receive the kernel's notifications");
 		r = take_datagram(m, (size_t)n, fn, arg);
 		if (r < 0)
 			return r;
 	}
+	return lost ? err_set(err, -ENOBUFS, "the kernel's notifications were lost") : 0;
 }

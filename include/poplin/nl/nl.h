@@ -91,7 +91,10 @@ int netlink_monitor_fd(const struct netlink_monitor *m); /* non-blocking, to pol
 #define NETLINK_PORTS_MAX 64
 int netlink_monitor_ignore(struct netlink_monitor *m, const uint32_t *ports, size_t count,
 			   struct err *err);
-/* Reads all that waits. Returns 0; -ENOBUFS: notifications were lost, compare in full. */
+/*
+ * Reads all that waits. Returns 0; -ENOBUFS: some were lost, compare in full (whatever changes from
+ * the return on is told again). A negative return of fn ends it and is returned.
+ */
 int netlink_monitor_read(struct netlink_monitor *m, netlink_message_fn *fn, void *arg,
 			 struct err *err);
 

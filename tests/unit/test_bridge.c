@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The bridge: made, left alone, repaired, adopted, removed. */
+#include <sys/mount.h>
+
+#include "netns.h"
+#include "poplin/base/buf.h"
+#include "poplin/base/file.h"
+#include "poplin/dataplane/bridge.h"
+#include "poplin/model/pod.h"
+
+#define FORWARD "/proc/sys/net/ipv4/ip_forward"
+
+static struct bridge conf(void)
+{
+	return (struct bridge){
+		.name = "pb0",
+		.subnet = prefix("10.2.1.0/24"),
+		.pods = prefix("10.2.0.0/16"),
+		.mtu = 1420,
+	};
+}
+
+static bool ensure(void)
+{
+	const struct bridge b = conf();
+	bool changed = false;
+	int index = bridge_ensure(nl, &b, &changed, &err);
+
+	assert_ok(index);
+	assert_int_equal(index, get_link("pb0").index);
+	return changed;
+}
+
+static char forwarding(void)
+{
+	auto_buf struct buf text = BUF_INIT;
+
+	assert_ok(file_read(FORWARD, 16, &text, &err));
+	return text.data[0];
+}
+
+static void set_forwarding(const char *value)
+{
+	auto_close int fd = open(FORWARD, O_WRONLY);
+
+	assert_int_equal(write(fd, value, 1), 1);
+}
+
+static void assert_right(void)
+{
+	static const uint8_t mac[] = { 0x02, 0x70, 10, 2, 1, 0 };
+	struct link link = get_link("pb0");
+
+	assert_string_equal(link.kind, "bridge");
+	assert_memory_equal(link.mac, mac, sizeof(mac));
+	assert_int_equal(link.mtu, 1420);
+	assert_true(link.flags & IFF_UP);
+	assert_true(has_address("pb0", "10.2.1.1/24"));
+	assert_int_equal(forwarding(), '1');
+}
+
+static void add_address(const char *link, const char *text)
+{
+	struct prefix address = prefix(text);
+
+	assert_ok(address_ensure(nl, get_link(link).index, &address, &err));
+}
+
+static void remove_address(const char *link, const char *text)
+{
+	struct prefix address = prefix(text);
+
+	assert_ok(address_absent(nl, get_link(link).index, &address, &err));
+}
+
+static void test_mac(void **state)
+{
+	static const uint8_t four[] = { 0x02, 0x70, 10, 2, 1, 128 };
+	static const uint8_t six[] = { 0x02, 0x70, 0x12, 0x34, 0x56, 0x78 };
+	struct prefix p = prefix("10.2.1.128/25");
+	uint8_t mac[6];
+
+	bridge_mac(&p, mac);
+	assert_memory_equal(mac, four, sizeof(mac));
+	p = prefix("fd00:0:1234:5678::/64");
+	bridge_mac(&p, mac);
+	assert_memory_equal(mac, six, sizeof(mac));
+}
+
+static void test_made_once(void **state)
+{
+	set_forwarding("0");
+	assert_true(ensure());
+	assert_right();
+	for (int i = 0; i < 3; i++)
+		assert_false(ensure());
+	assert_right();
+}
+
+static void test_repaired(void **state)
+{
+	struct link want = { .mac = { 0x02, 1, 2, 3, 4, 5 }, .mtu = 1300 };
+
+	ensure();
+	assert_ok(link_set(nl, get_link("pb0").index, &want, LINK_MAC, &err));
+	assert_true(ensure());
+	assert_right();
+	assert_ok(link_set(nl, get_link("pb0").index, &want, LINK_MTU, &err));
+	assert_true(ensure());
+	assert_right();
+	set_down("pb0");
+	assert_true(ensure());
+	assert_right();
+	remove_address("pb0", "10.2.1.1/24");
+	assert_true(ensure());
+	assert_right();
+	set_forwarding("0");
+	assert_true(ensure());
+	assert_right();
+	assert_ok(link_delete(nl, get_link("pb0").index, &err));
+	assert_true(ensure());
+	assert_right();
+	assert_false(ensure());
+}
+
+static void test_name_taken(void **state)
+{
+	const struct bridge b = conf();
+	struct link before, after;
+	bool changed = false;
+
+	make_veth("pb0", "pb1");
+	before = get_link("pb0");
+	assert_int_equal(bridge_ensure(nl, &b, &changed, &err), -EEXIST);
+	assert_non_null(strstr(err.text, "pb0"));
+	assert_false(changed);
+	after = get_link("pb0");
+	assert_memory_equal(&before, &after, sizeof(before));
+	assert_int_equal(bridge_remove(nl, "pb0", &err), -EEXIST);
+	assert_int_equal(get_link("pb0").index, before.index);
+}
+
+/* The Python agent gave the bridge the network address; its subnet may have been another, too. */
+static void test_adopted(void **state)
+{
+	static const uint8_t mac[] = { 0x02, 9, 9, 9, 9, 9 };
+	struct link port;
+
+	assert_ok(link_bridge_create(nl, "pb0", mac, 1500, &err));
+	add_address("pb0", "10.2.1.0/24");
+	add_address("pb0", "10.2.77.1/24");
+	add_address("pb0", "10.2.1.1/16"); /* the right address, the wrong length */
+	add_address("pb0", "192.168.77.1/24");
+	make_veth("port0", "port1");
+	port = get_link("port0");
+	assert_true(ensure());
+	assert_right();
+	assert_false(has_address("pb0", "10.2.1.0/24"));
+	assert_false(has_address("pb0", "10.2.77.1/24"));
+	assert_false(has_address("pb0", "10.2.1.1/16"));
+	assert_true(has_address("pb0", "192.168.77.1/24"));
+	assert_false(ensure());
+	assert_int_equal(get_link("port0").index, port.index);
+
+	/* The gateway stands already, as the second address of its subnet. */
+	remove_address("pb0", "10.2.1.1/24");
+	add_address("pb0", "10.2.1.9/24");
+	add_address("pb0", "10.2.1.1/24");
+	assert_true(ensure());
+	assert_right();
+	assert_false(has_address("pb0", "10.2.1.9/24"));
+	assert_false(ensure());
+}
+
+static void enslave(const char *name, const char *peer, unsigned mtu)
+{
+	auto_close int here = netns_here();
+	const struct link_veth veth = {
+		.host_name = name,
+		.peer_name = peer,
+		.peer_netns = here,
+		.mtu = mtu,
+		.master = get_link("pb0").index,
+	};
+
+	assert_ok(link_veth_create(nl, &veth, &err));
+}
+
+/* Neither the lowest MAC nor the smallest MTU of a port becomes the bridge's. */
+static void test_ports_change_nothing(void **state)
+{
+	struct link low = { .mac = { 0x02, 0, 0, 0, 0, 1 } };
+
+	ensure();
+	enslave("port0", "port1", 1280);
+	assert_ok(link_set(nl, get_link("port0").index, &low, LINK_MAC, &err));
+	enslave("port2", "port3", 1400);
+	assert_right();
+	assert_ok(link_delete(nl, get_link("port0").index, &err));
+	assert_right();
+	assert_false(ensure());
+}
+
+/* A container sees /proc/sys read-only. */
+static void test_sysctl_read_only(void **state)
+{
+	auto_close int home = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+	const struct bridge b = conf();
+	bool changed = false;
+
+	assert_int_equal(unshare(CLONE_NEWNS), 0);
+	assert_int_equal(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	assert_int_equal(mount("/proc/sys", "/proc/sys", NULL, MS_BIND, NULL), 0);
+	set_forwarding("1");
+	assert_int_equal(mount(NULL, "/proc/sys", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL), 0);
+	assert_true(ensure());
+	assert_right();
+	assert_int_equal(umount2("/proc/sys", MNT_DETACH), 0);
+	set_forwarding("0");
+	assert_int_equal(mount("/proc/sys", "/proc/sys", NULL, MS_BIND, NULL), 0);
+	assert_int_equal(mount(NULL, "/proc/sys", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL), 0);
+	assert_int_equal(bridge_ensure(nl, &b, &changed, &err), -EROFS);
+	assert_non_null(strstr(err.text, "net/ipv4/ip_forward"));
+	assert_int_equal(umount2("/proc/sys", MNT_DETACH), 0);
+	assert_int_equal(setns(home, CLONE_NEWNS), 0);
+}
+
+static void test_sysctl_unknown(void **state)
+{
+	bool changed = false;
+
+	assert_int_equal(sysctl_ensure("net/ipv4/no_such_thing", "1", &changed, &err), -ENOENT);
+	assert_false(changed);
+}
+
+static void test_removed(void **state)
+{
+	struct link link;
+
+	assert_ok(bridge_remove(nl, "pb0", &err)); /* there is none */
+	ensure();
+	enslave(POD_LINK_PREFIX "0123456789ab", "eth0", 0);
+	enslave(POD_LINK_PREFIX "0123456789cd", "eth1", 0);
+	enslave("foreign0", "foreign1", 0);
+	assert_ok(bridge_remove(nl, "pb0", &err));
+	assert_int_equal(link_get(nl, "pb0", &link, NULL), -ENODEV);
+	assert_int_equal(link_get(nl, "eth0", &link, NULL), -ENODEV);
+	assert_int_equal(link_get(nl, "eth1", &link, NULL), -ENODEV);
+	assert_int_equal(get_link("foreign0").master, 0);
+	assert_ok(bridge_remove(nl, "pb0", &err));
+}
+
+static void test_ipv6(void **state)
+{
+	const struct bridge b = {
+		.name = "pb0",
+		.subnet = prefix("fd00:2:0:1::/64"),
+		.pods = prefix("fd00:2::/48"),
+		.mtu = 1500,
+	};
+	bool changed = false;
+
+	assert_ok(bridge_ensure(nl, &b, &changed, &err));
+	assert_true(changed);
+	assert_true(has_address("pb0", "fd00:2:0:1::1/64"));
+	add_address("pb0", "fd00:2:0:9::1/64");
+	add_address("pb0", "fd00:3::1/64");
+	assert_ok(bridge_ensure(nl, &b, &changed, &err));
+	assert_true(changed);
+	assert_true(has_address("pb0", "fd00:2:0:1::1/64"));
+	assert_false(has_address("pb0", "fd00:2:0:9::1/64"));
+	assert_true(has_address("pb0", "fd00:3::1/64"));
+	assert_ok(bridge_ensure(nl, &b, &changed, &err));
+	assert_false(changed);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_mac),	   netns_test(test_made_once),
+		netns_test(test_repaired),	   netns_test(test_name_taken),
+		netns_test(test_adopted),	   netns_test(test_ports_change_nothing),
+		netns_test(test_sysctl_read_only), netns_test(test_sysctl_unknown),
+		netns_test(test_removed),	   netns_test(test_ipv6),
+	};
+
+	return netns_allowed() ? cmocka_run_group_tests(tests, NULL, NULL) : EXIT_SKIPPED;
+}
