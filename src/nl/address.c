@@ -10,13 +10,14 @@
 
 int address_parse(const struct nlmsghdr *msg, struct address *ret)
 {
+	static const struct nla_policy policy[IFA_MAX + 1] = { [IFA_FLAGS] = { .type = NLA_U32 } };
 	struct nlattr *attrs[IFA_MAX + 1];
 	const struct ifaddrmsg *body;
 	struct address a = { .index = 0 };
 	const struct nlattr *local;
 
 	if ((msg->nlmsg_type != RTM_NEWADDR && msg->nlmsg_type != RTM_DELADDR) ||
-	    nlmsg_parse((struct nlmsghdr *)msg, sizeof(*body), attrs, IFA_MAX, NULL) < 0)
+	    nlmsg_parse((struct nlmsghdr *)msg, sizeof(*body), attrs, IFA_MAX, policy) < 0)
 		return -EINVAL;
 	body = nlmsg_data(msg);
 	/* IFA_ADDRESS is the other end of a point-to-point link; IFA_LOCAL is ours where it exists.

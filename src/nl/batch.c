@@ -6,6 +6,8 @@
  * asks: when its answer is there, whatever was not answered before has succeeded. That is one
  * acknowledgement instead of hundreds, and the receive buffer can hardly overflow; if it does
  * (ENOBUFS), a failure may have been dropped, and the messages without an answer count as unknown.
+ * What was queued before the overflow is read all the same: those answers are true, and the kernel
+ * drops everything further until the queue is empty (NETLINK_S_CONGESTED), the next run's too.
  *
  * A send holds at most SEND_MESSAGES, whose failures fit into the receive buffer even without the
  * privilege to enlarge it (an answer takes about 1 KiB of it, net.core.rmem_default is 208 KiB).
@@ -97,6 +99,7 @@ struct run {
 	netlink_result_fn *fn;
 	void *arg;
 	size_t reported; /* up to here, exclusive */
+	bool lost;	 /* answers were dropped: silence no longer means success */
 };
 
 static struct nlmsghdr *message_at(const struct netlink_batch *b, size_t i)
@@ -113,6 +116,15 @@ static void report(struct run *run, size_t end, int result, const char *text)
 {
 	for (; run->reported < end; run->reported++)
 		run->fn(run->batch->entries[run->reported].tag, result, text, run->arg);
+}
+
+/* Those that were not answered while a later one was, or that never will be. */
+static void report_silent(struct run *run, size_t upto)
+{
+	if (run->lost)
+		report(run, upto, -ENOBUFS, "answers of the kernel were lost");
+	else
+		report(run, upto, 0, "");
 }
 
 static void plan_run(struct netlink *nl, struct run *run)
@@ -146,7 +158,7 @@ static void take_answers(struct netlink *nl, size_t len, struct run *run)
 
 		if (msg->nlmsg_type != NLMSG_ERROR || i < run->reported || i >= run->end)
 			continue;
-		report(run, i, 0, "");
+		report_silent(run, i);
 		report(run, i + 1, ack->error, socket_ack_text(msg));
 	}
 }
@@ -155,23 +167,24 @@ static int receive_run(struct netlink *nl, struct run *run, struct err *err)
 {
 	int64_t deadline = clock_ns() + ANSWER_TIMEOUT_NS;
 
+	run->lost = false;
 	while (run->reported < run->end) {
-		ssize_t n;
-		int r = socket_wait(nl->fd, deadline);
+		ssize_t n = socket_receive(nl->fd, nl->buffer, sizeof(nl->buffer), MSG_DONTWAIT);
+		int r;
 
-		if (r < 0) {
-			report(run, run->end, r, "no answer from the kernel");
-			return 0;
-		}
-		n = socket_receive(nl->fd, nl->buffer, sizeof(nl->buffer), MSG_DONTWAIT);
-		if (n == -ENOBUFS) {
-			report(run, run->end, -ENOBUFS, "answers of the kernel were lost");
-			return 0;
-		}
-		if (n < 0 && n != -EAGAIN)
-			return err_errno(err, (int)n, "receive the kernel's answers");
-		if (n > 0)
+		if (n > 0) {
 			take_answers(nl, (size_t)n, run);
+		} else if (n == -ENOBUFS) {
+			run->lost = true;
+		} else if (n == -EAGAIN && run->lost) {
+			report_silent(run, run->end);
+		} else if (n == -EAGAIN) {
+			r = socket_wait(nl->fd, deadline);
+			if (r < 0)
+				report(run, run->end, r, "no answer from the kernel");
+		} else if (n < 0) {
+			return err_errno(err, (int)n, "receive the kernel's answers");
+		}
 	}
 	return 0;
 }

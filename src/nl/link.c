@@ -10,12 +10,18 @@
 
 int link_parse(const struct nlmsghdr *msg, struct link *ret)
 {
+	static const struct nla_policy policy[IFLA_MAX + 1] = {
+		[IFLA_IFNAME] = { .type = NLA_STRING },
+		[IFLA_MTU] = { .type = NLA_U32 },
+		[IFLA_MASTER] = { .type = NLA_U32 },
+		[IFLA_LINKINFO] = { .type = NLA_NESTED },
+	};
 	struct nlattr *attrs[IFLA_MAX + 1], *info[IFLA_INFO_MAX + 1];
 	const struct ifinfomsg *body;
 	struct link l = { .index = 0 };
 
 	if ((msg->nlmsg_type != RTM_NEWLINK && msg->nlmsg_type != RTM_DELLINK) ||
-	    nlmsg_parse((struct nlmsghdr *)msg, sizeof(*body), attrs, IFLA_MAX, NULL) < 0 ||
+	    nlmsg_parse((struct nlmsghdr *)msg, sizeof(*body), attrs, IFLA_MAX, policy) < 0 ||
 	    !attrs[IFLA_IFNAME])
 		return -EINVAL;
 	body = nlmsg_data(msg);

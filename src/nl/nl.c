@@ -143,13 +143,13 @@ const char *socket_ack_text(const struct nlmsghdr *msg)
 static int ack_error(const struct nlmsghdr *msg, struct err *err)
 {
 	const struct nlmsgerr *ack = NLMSG_DATA(msg);
-	const char *text = socket_ack_text(msg);
+	const char *text = socket_ack_text(msg), *name = strerrordesc_np(-ack->error);
 
 	if (ack->error == 0)
 		return 0;
-	if (text[0])
-		return err_set(err, ack->error, "%s: %s", text, strerrordesc_np(-ack->error));
-	return err_set(err, ack->error, "%s", strerrordesc_np(-ack->error));
+	/* The kernel has error numbers of its own, such as 524 (ENOTSUPP), without a text. */
+	return err_set(err, ack->error, "%s%s%s", text, text[0] ? ": " : "",
+		       name ? name : "an error of the kernel's own");
 }
 
 /* -- requests --------------------------------------------------------------- */
@@ -218,6 +218,16 @@ static int take_datagram(struct netlink *nl, size_t len, struct exchange *x, str
 	return 0;
 }
 
+/* After an overrun the kernel queues nothing more until the queue was empty. */
+static void drain(struct netlink *nl)
+{
+	ssize_t n;
+
+	do
+		n = socket_receive(nl->fd, nl->buffer, sizeof(nl->buffer), MSG_DONTWAIT);
+	while (n >= 0 || n == -ENOBUFS || n == -EMSGSIZE);
+}
+
 static int receive_answers(struct netlink *nl, struct exchange *x, struct err *err)
 {
 	int64_t deadline = clock_ns() + REQUEST_TIMEOUT_NS;
@@ -231,6 +241,8 @@ static int receive_answers(struct netlink *nl, struct exchange *x, struct err *e
 		n = socket_receive(nl->fd, nl->buffer, sizeof(nl->buffer), MSG_DONTWAIT);
 		if (n == -EAGAIN)
 			continue;
+		if (n == -ENOBUFS)
+			drain(nl);
 		if (n < 0)
 			return err_errno(err, (int)n, "receive the kernel's answer");
 		r = take_datagram(nl, (size_t)n, x, err);

@@ -57,13 +57,19 @@ struct nl_msg *route_delete_msg(const struct route *r)
 
 int route_parse(const struct nlmsghdr *msg, struct route *ret)
 {
+	static const struct nla_policy policy[RTA_MAX + 1] = {
+		[RTA_TABLE] = { .type = NLA_U32 },
+		[RTA_OIF] = { .type = NLA_U32 },
+		[RTA_NH_ID] = { .type = NLA_U32 },
+		[RTA_PRIORITY] = { .type = NLA_U32 },
+	};
 	struct nlattr *attrs[RTA_MAX + 1];
 	struct route r = { .metric = 0 };
 	const struct rtmsg *body;
 	uint32_t table;
 
 	if ((msg->nlmsg_type != RTM_NEWROUTE && msg->nlmsg_type != RTM_DELROUTE) ||
-	    nlmsg_parse((struct nlmsghdr *)msg, sizeof(*body), attrs, RTA_MAX, NULL) < 0)
+	    nlmsg_parse((struct nlmsghdr *)msg, sizeof(*body), attrs, RTA_MAX, policy) < 0)
 		return -EINVAL;
 	body = nlmsg_data(msg);
 	table = attrs[RTA_TABLE] ? nla_get_u32(attrs[RTA_TABLE]) : body->rtm_table;
@@ -213,12 +219,16 @@ struct nl_msg *nexthop_delete_msg(uint32_t id)
 
 int nexthop_parse(const struct nlmsghdr *msg, struct nexthop *ret)
 {
+	static const struct nla_policy policy[NHA_MAX + 1] = {
+		[NHA_ID] = { .type = NLA_U32 },
+		[NHA_OIF] = { .type = NLA_U32 },
+	};
 	struct nlattr *attrs[NHA_MAX + 1];
 	struct nexthop n = { .id = 0 };
 	const struct nhmsg *body;
 
 	if ((msg->nlmsg_type != RTM_NEWNEXTHOP && msg->nlmsg_type != RTM_DELNEXTHOP) ||
-	    nlmsg_parse((struct nlmsghdr *)msg, sizeof(*body), attrs, NHA_MAX, NULL) < 0 ||
+	    nlmsg_parse((struct nlmsghdr *)msg, sizeof(*body), attrs, NHA_MAX, policy) < 0 ||
 	    !attrs[NHA_ID])
 		return -EINVAL;
 	body = nlmsg_data(msg);
@@ -296,7 +306,7 @@ int nexthop_get(struct netlink *nl, uint32_t id, struct nexthop *ret, struct err
 	return 0;
 }
 
-/* A kernel that knows them answers for an id that cannot be: there is no nexthop 0. */
+/* A kernel that knows them answers ENOENT, or with one: any answer but this one will do. */
 bool nexthop_supported(struct netlink *nl)
 {
 	auto_(nlmsg_free) struct nl_msg *msg = NULL;
