@@ -28,7 +28,7 @@ def node():
 
 def assert_error(answer, code, *words, version="1.0.0"):
     """Exit status 1, and nothing but the specification's error on standard output."""
-    assert answer.code == 1, answer
+    assert answer.code == 1 and answer.stderr == "", answer
     assert set(answer.json) == {"cniVersion", "code", "msg"}, answer
     assert answer.json["cniVersion"] == version, answer
     assert answer.json["code"] == code, answer
