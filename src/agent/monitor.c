@@ -113,6 +113,13 @@ static void take_address(struct monitor *m, const struct address *address)
 		m->sync_due = true;
 }
 
+/* Pods are cut off when somebody reloads his sysctls: that is not left to the next resync. */
+static void take_forwarding(struct monitor *m, const struct link_forwarding *f)
+{
+	if (!f->on && (f->index == 0 || f->index == m->bridge_index))
+		m->link_changed = true;
+}
+
 static void take_nexthop(struct monitor *m, const struct nexthop *n)
 {
 	struct routes_config config;
@@ -132,6 +139,7 @@ static int take(const struct nlmsghdr *msg, void *arg)
 		struct link link;
 		struct address address;
 		struct nexthop nexthop;
+		struct link_forwarding forwarding;
 	} u;
 
 	if (pool_owns_port(m->config.pool, msg->nlmsg_pid))
@@ -144,6 +152,8 @@ static int take(const struct nlmsghdr *msg, void *arg)
 		take_address(m, &u.address);
 	else if (nexthop_parse(msg, &u.nexthop) == 0)
 		take_nexthop(m, &u.nexthop);
+	else if (link_forwarding_parse(msg, &u.forwarding) == 0)
+		take_forwarding(m, &u.forwarding);
 	return 0;
 }
 
@@ -269,8 +279,9 @@ static void ignore_workers(struct monitor *m)
 static int prepare(struct monitor *m, struct err *err)
 {
 	static const unsigned groups[] = {
-		RTNLGRP_LINK,	    RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE,
-		RTNLGRP_IPV6_ROUTE, RTNLGRP_NEXTHOP,	 RTNLGRP_NONE,
+		RTNLGRP_LINK,	      RTNLGRP_IPV4_IFADDR,  RTNLGRP_IPV6_IFADDR,
+		RTNLGRP_IPV4_ROUTE,   RTNLGRP_IPV6_ROUTE,   RTNLGRP_NEXTHOP,
+		RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF, RTNLGRP_NONE,
 	};
 	struct link link;
 	int r;

@@ -2,6 +2,7 @@
 #include "poplin/dataplane/bridge.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "poplin/model/pod.h"
@@ -103,10 +104,25 @@ static int ensure_address(struct netlink *nl, const struct bridge *b, unsigned i
 	return r == 0 ? address_ensure(nl, index, &check.gateway, err) : r;
 }
 
+/*
+ * The node's setting, which sets that of each link there is, and the bridge's own: it was made
+ * later, and "default" may say something else.
+ */
+static int ensure_forwarding(const struct bridge *b, bool *changed, struct err *err)
+{
+	bool ipv4 = b->subnet.addr.family == AF_INET;
+	char own[64];
+	int r;
+
+	r = sysctl_ensure(ipv4 ? "net/ipv4/ip_forward" : "net/ipv6/conf/all/forwarding", "1",
+			  changed, err);
+	(void)snprintf(own, sizeof(own), "net/%s/conf/%s/forwarding", ipv4 ? "ipv4" : "ipv6",
+		       b->name);
+	return r == 0 ? sysctl_ensure(own, "1", changed, err) : r;
+}
+
 int bridge_ensure(struct netlink *nl, const struct bridge *b, bool *ret_changed, struct err *err)
 {
-	const char *forwarding = b->subnet.addr.family == AF_INET ? "net/ipv4/ip_forward"
-								  : "net/ipv6/conf/all/forwarding";
 	bool changed = false;
 	struct link link;
 	uint8_t mac[6];
@@ -119,7 +135,7 @@ int bridge_ensure(struct netlink *nl, const struct bridge *b, bool *ret_changed,
 	if (r == 0)
 		r = ensure_address(nl, b, link.index, &changed, err);
 	if (r == 0)
-		r = sysctl_ensure(forwarding, "1", &changed, err);
+		r = ensure_forwarding(b, &changed, err);
 	if (r < 0)
 		return r;
 	*ret_changed = changed;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/if_bridge.h>
 #include <linux/if_link.h>
+#include <linux/netconf.h>
 #include <linux/veth.h>
 #include <netlink/attr.h>
 #include <string.h>
@@ -42,6 +43,30 @@ int link_parse(const struct nlmsghdr *msg, struct link *ret)
 	    info[IFLA_INFO_KIND])
 		nla_strlcpy(l.kind, info[IFLA_INFO_KIND], sizeof(l.kind));
 	*ret = l;
+	return 0;
+}
+
+int link_forwarding_parse(const struct nlmsghdr *msg, struct link_forwarding *ret)
+{
+	static const struct nla_policy policy[NETCONFA_MAX + 1] = {
+		[NETCONFA_IFINDEX] = { .type = NLA_U32 },
+		[NETCONFA_FORWARDING] = { .type = NLA_U32 },
+	};
+	struct nlattr *attrs[NETCONFA_MAX + 1];
+	int index;
+
+	if (msg->nlmsg_type != RTM_NEWNETCONF ||
+	    nlmsg_parse((struct nlmsghdr *)msg, sizeof(struct netconfmsg), attrs, NETCONFA_MAX,
+			policy) < 0 ||
+	    !attrs[NETCONFA_IFINDEX] || !attrs[NETCONFA_FORWARDING])
+		return -EINVAL;
+	index = (int)nla_get_u32(attrs[NETCONFA_IFINDEX]);
+	if (index <= 0 && index != NETCONFA_IFINDEX_ALL)
+		return -EINVAL;
+	*ret = (struct link_forwarding){
+		.index = index > 0 ? (unsigned)index : 0,
+		.on = nla_get_u32(attrs[NETCONFA_FORWARDING]) != 0,
+	};
 	return 0;
 }
 

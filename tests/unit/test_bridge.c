@@ -123,6 +123,22 @@ static void test_repaired(void **state)
 	assert_false(ensure());
 }
 
+/* A node whose new links do not forward, though it does. */
+static void test_forwarding_of_the_bridge(void **state)
+{
+	bool changed;
+
+	set_forwarding("1");
+	assert_ok(sysctl_ensure("net/ipv4/conf/default/forwarding", "0", &changed, &err));
+	assert_true(ensure());
+	changed = false;
+	assert_ok(sysctl_ensure("net/ipv4/conf/pb0/forwarding", "1", &changed, &err));
+	assert_false(changed);
+	assert_ok(sysctl_ensure("net/ipv4/conf/pb0/forwarding", "0", &changed, &err));
+	assert_true(ensure());
+	assert_false(ensure());
+}
+
 static void test_name_taken(void **state)
 {
 	const struct bridge b = conf();
@@ -277,11 +293,17 @@ static void test_ipv6(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_mac),	   netns_test(test_made_once),
-		netns_test(test_repaired),	   netns_test(test_name_taken),
-		netns_test(test_adopted),	   netns_test(test_ports_change_nothing),
-		netns_test(test_sysctl_read_only), netns_test(test_sysctl_unknown),
-		netns_test(test_removed),	   netns_test(test_ipv6),
+		cmocka_unit_test(test_mac),
+		netns_test(test_made_once),
+		netns_test(test_repaired),
+		netns_test(test_forwarding_of_the_bridge),
+		netns_test(test_name_taken),
+		netns_test(test_adopted),
+		netns_test(test_ports_change_nothing),
+		netns_test(test_sysctl_read_only),
+		netns_test(test_sysctl_unknown),
+		netns_test(test_removed),
+		netns_test(test_ipv6),
 	};
 
 	return netns_allowed() ? cmocka_run_group_tests(tests, NULL, NULL) : EXIT_SKIPPED;

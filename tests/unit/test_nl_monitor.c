@@ -187,6 +187,39 @@ static void test_large_buffer(void **state)
 	assert_int_equal(t.deleted, 5000);
 }
 
+static int note_forwarding(const struct nlmsghdr *msg, void *arg)
+{
+	struct link_forwarding **next = arg, f;
+
+	if (link_forwarding_parse(msg, &f) == 0)
+		*(*next)++ = f;
+	return 0;
+}
+
+/* Told of the node and of each link, of no defaults. */
+static void test_forwarding(void **state)
+{
+	static const unsigned group[] = { RTNLGRP_IPV4_NETCONF, RTNLGRP_NONE };
+	auto_(netlink_monitor_close) struct netlink_monitor *told = NULL;
+	struct link_forwarding f[16], *next = f;
+	auto_close int fd = -1;
+
+	assert_ok(netlink_monitor_open(&told, group, &err));
+	fd = open("/proc/sys/net/ipv4/ip_forward", O_WRONLY);
+	/* A new namespace takes it from the first one. */
+	assert_int_equal(pwrite(fd, "0", 1, 0), 1);
+	assert_ok(netlink_monitor_read(told, note_forwarding, &next, &err));
+	next = f;
+	assert_int_equal(pwrite(fd, "1", 1, 0), 1);
+	assert_int_equal(pwrite(fd, "0", 1, 0), 1);
+	assert_ok(netlink_monitor_read(told, note_forwarding, &next, &err));
+	assert_int_equal(next - f, 4); /* with lo, which has the number 1 */
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(f[i].index, i % 2);
+		assert_int_equal(f[i].on, i < 2);
+	}
+}
+
 static void test_reader_fails(void **state)
 {
 	struct tally t = { .fail = -ECANCELED };
@@ -208,9 +241,10 @@ static void test_bad_group(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		monitor_test(test_all_kinds),	 monitor_test(test_ignored_ports),
-		monitor_test(test_overrun),	 monitor_test(test_large_buffer),
-		monitor_test(test_reader_fails), monitor_test(test_bad_group),
+		monitor_test(test_all_kinds),  monitor_test(test_ignored_ports),
+		monitor_test(test_overrun),    monitor_test(test_large_buffer),
+		monitor_test(test_forwarding), monitor_test(test_reader_fails),
+		monitor_test(test_bad_group),
 	};
 
 	return netns_allowed() ? cmocka_run_group_tests(tests, NULL, NULL) : EXIT_SKIPPED;

@@ -19,7 +19,8 @@ struct bridge {
 /*
  * Makes the bridge what it should be, or creates it: fixed MAC derived from the subnet, so that it
  * does not follow the lowest port and break flows; MTU; the gateway address (first host of the
- * subnet), and no other address of the pod network (of a subnet held before); up; forwarding on.
+ * subnet), and no other address of the pod network (of a subnet held before); up; forwarding on,
+ * the node's and the bridge's own.
  * Only what differs is touched. *ret_changed says whether anything was. Returns the bridge's index,
  * or a negative errno; -EEXIST: a link of that name is not a bridge.
  */

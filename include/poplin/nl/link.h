@@ -24,6 +24,14 @@ int link_get_index(struct netlink *nl, unsigned index, struct link *ret,
 		   struct err *err); /* -ENODEV */
 /* Reads a RTM_NEWLINK or RTM_DELLINK message. -EINVAL when it is none. */
 int link_parse(const struct nlmsghdr *msg, struct link *ret);
+
+struct link_forwarding {
+	unsigned index; /* 0: all links, the setting of the node */
+	bool on;
+};
+/* Reads a RTM_NEWNETCONF message. -EINVAL: it is none, or not of forwarding. */
+int link_forwarding_parse(const struct nlmsghdr *msg, struct link_forwarding *ret);
+
 /* Every port of the bridge `master` (its index), or every link when 0. A negative return ends it.
  */
 int link_foreach(struct netlink *nl, unsigned master, int (*fn)(const struct link *link, void *arg),
