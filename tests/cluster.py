@@ -60,12 +60,13 @@ def wait_for(condition, what, timeout=20.0):
 class Process:
     """A program in a namespace, its output in a file."""
 
-    def __init__(self, argv, log, env=None):
+    def __init__(self, argv, log, env=None, before_exec=None):
         self.log_path = log
         self.started = time.monotonic()
         with open(log, "ab") as output:
             self.popen = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL,
                                           stdout=output, stderr=output, start_new_session=True,
+                                          preexec_fn=before_exec,
                                           env={**ENVIRONMENT, **(env or {})})
 
     @property

@@ -84,8 +84,13 @@ static json_t *page_request(const struct pages *p)
 				 "range_end", etcd_string(p->end), "limit", (json_int_t)PAGE_KEYS,
 				 "keys_only", (int)p->keys_only);
 
+	/*
+	 * The first page asks the quorum what is newest. The others are of that revision, so what the
+	 * member itself has is just as good.
+	 */
 	if (body && p->revision &&
-	    json_object_set_new(body, "revision", etcd_number(p->revision)) < 0) {
+	    (json_object_set_new(body, "revision", etcd_number(p->revision)) < 0 ||
+	     json_object_set_new(body, "serializable", json_true()) < 0)) {
 		json_decref(body);
 		return NULL;
 	}

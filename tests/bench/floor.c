@@ -3,6 +3,8 @@
  * The kernel's own limit: what poplin does, done with as little else as possible.
  *
  *	floor routes N DEVICE	N nexthops and N routes in large batches; prints seconds
+ *	floor count N		waits until N routes of protocol 84 were made; prints when, by the
+ *				monotonic clock
  *	floor pods N BRIDGE	N times a veth with its peer in a new namespace, address, up,
  *default route, then its removal; prints the microseconds of each
  *
@@ -179,6 +181,43 @@ static void routes(uint32_t count, const char *device)
 	printf("%.6f\n", now() - start);
 }
 
+/* -- counting ---------------------------------------------------------------- */
+
+#define COUNT_AT_ONCE 256
+
+/* Many notifications per system call: who measures should not take the core. */
+static void count_routes(uint32_t wanted)
+{
+	static char buffers[COUNT_AT_ONCE][512];
+	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = RTMGRP_IPV4_ROUTE };
+	struct mmsghdr messages[COUNT_AT_ONCE] = { 0 };
+	struct iovec iov[COUNT_AT_ONCE];
+	int fd = open_socket(), size = 256 << 20;
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
+	if (bind(fd, (struct sockaddr *)(void *)&address, sizeof(address)) < 0)
+		die("bind");
+	printf("ready\n");
+	fflush(stdout);
+	for (int i = 0; i < COUNT_AT_ONCE; i++) {
+		iov[i] = (struct iovec){ buffers[i], sizeof(buffers[i]) };
+		messages[i].msg_hdr = (struct msghdr){ .msg_iov = &iov[i], .msg_iovlen = 1 };
+	}
+	for (uint32_t seen = 0; seen < wanted;) {
+		int n = recvmmsg(fd, messages, COUNT_AT_ONCE, MSG_WAITFORONE, NULL);
+
+		if (n < 0)
+			die("recvmmsg");
+		for (int i = 0; i < n; i++) {
+			const struct nlmsghdr *h = (const void *)buffers[i];
+			const struct rtmsg *rt = NLMSG_DATA(h);
+
+			seen += h->nlmsg_type == RTM_NEWROUTE && rt->rtm_protocol == 84;
+		}
+	}
+	printf("%.6f\n", now());
+}
+
 /* -- pods -------------------------------------------------------------------- */
 
 static void add_veth(int fd, uint32_t bridge, const char *name, int netns)
@@ -256,7 +295,7 @@ static void pods(uint32_t count, const char *bridge_name)
 		netns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 		if (setns(home, CLONE_NEWNET) < 0)
 			die("setns");
-		snprintf(name, sizeof(name), "floor%u", i);
+		snprintf(name, sizeof(name), "fp%u", i);
 		start = now();
 		add_veth(host, bridge, name, netns);
 		if (setns(netns, CLONE_NEWNET) < 0)
@@ -276,13 +315,15 @@ static void pods(uint32_t count, const char *bridge_name)
 
 int main(int argc, char **argv)
 {
-	uint32_t count = argc == 4 ? (uint32_t)atoi(argv[2]) : 0;
+	uint32_t count = argc > 2 ? (uint32_t)atoi(argv[2]) : 0;
 
-	if (count && strcmp(argv[1], "routes") == 0)
+	if (count && argc == 3 && strcmp(argv[1], "count") == 0)
+		count_routes(count);
+	else if (count && argc == 4 && strcmp(argv[1], "routes") == 0)
 		routes(count, argv[3]);
-	else if (count && strcmp(argv[1], "pods") == 0)
+	else if (count && argc == 4 && strcmp(argv[1], "pods") == 0)
 		pods(count, argv[3]);
 	else
-		fprintf(stderr, "usage: floor routes|pods COUNT DEVICE\n");
+		fprintf(stderr, "usage: floor routes|pods COUNT DEVICE, or count COUNT\n");
 	return count ? 0 : 2;
 }
