@@ -119,12 +119,12 @@ static void report(struct run *run, size_t end, int result, const char *text)
 }
 
 /* Those that were not answered while a later one was, or that never will be. */
-static void report_silent(struct run *run, size_t upto)
+static void report_silent(struct run *run, size_t limit)
 {
 	if (run->lost)
-		report(run, upto, -ENOBUFS, "answers of the kernel were lost");
+		report(run, limit, -ENOBUFS, "answers of the kernel were lost");
 	else
-		report(run, upto, 0, "");
+		report(run, limit, 0, "");
 }
 
 static void plan_run(struct netlink *nl, struct run *run)

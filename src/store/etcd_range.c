@@ -85,8 +85,8 @@ static json_t *page_request(const struct pages *p)
 				 "keys_only", (int)p->keys_only);
 
 	/*
-	 * The first page asks the quorum what is newest. The others are of that revision, so what the
-	 * member itself has is just as good.
+	 * The first page asks the quorum what is newest. The others are of that revision, so what
+	 * the member itself has is just as good.
 	 */
 	if (body && p->revision &&
 	    (json_object_set_new(body, "revision", etcd_number(p->revision)) < 0 ||
