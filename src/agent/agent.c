@@ -51,8 +51,9 @@ static void on_synced(void *arg)
 	struct agent *a = arg;
 
 	a->synced = true;
+	/* What is stale in the kernel can be told from now on. */
+	(void)fib_queue_difference(a->fib, a->peers, a->queue);
 	event_ring(a->event_fd);
-	monitor_resync(a->monitor); /* what is stale in the kernel can be told from now on */
 }
 
 static void on_drained(void *arg)
@@ -64,10 +65,12 @@ static void on_drained(void *arg)
 }
 
 /* A link or address that is not a pod's changed: the bridge or the node's interface may be it. */
-static void on_links_changed(void *arg)
+static void on_links_changed(bool uplink, void *arg)
 {
 	struct agent *a = arg;
 
+	if (uplink)
+		a->moved = true;
 	a->dirty = true;
 	event_ring(a->event_fd);
 }
@@ -136,6 +139,7 @@ static void resync_if_due(struct agent *a)
 	if (now < a->resync_ns)
 		return;
 	monitor_resync(a->monitor);
+	a->moved = true;
 	a->dirty = true;
 	a->resync_ns = now + jitter_ns(a->settings->resync_interval_s * NS_PER_S, 10);
 }

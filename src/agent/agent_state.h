@@ -56,6 +56,7 @@ struct agent {
 	_Atomic bool synced;	  /* peers agrees with a complete list */
 	_Atomic bool drained;	  /* since then the queue was empty once: every route was tried */
 	_Atomic bool dirty;	  /* somebody changed something of ours */
+	_Atomic bool moved;	  /* the node's own link or address may be another one */
 
 	struct mutex lock;
 	/* Under lock: for the HTTP thread. */

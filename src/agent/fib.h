@@ -72,7 +72,8 @@ int fib_sync(struct fib *f, struct netlink *nl, const struct routes_config *conf
 	     struct err *err);
 /*
  * Puts every key on the queue whose desired state in peers differs from what is noted here. Returns
- * how many.
+ * how many. Any thread; what another call has in hand at the same time may be put once more than
+ * needed.
  */
 size_t fib_queue_difference(struct fib *f, struct peers *peers, struct queue *queue);
 

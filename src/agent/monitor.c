@@ -49,7 +49,7 @@ struct monitor {
 	bool sync_due;
 	int64_t last_sync_ns;
 	unsigned failures;
-	bool link_changed;
+	bool bridge_changed, uplink_changed;
 };
 
 /* -- notifications ------------------------------------------------------------ */
@@ -93,10 +93,10 @@ static void take_link(struct monitor *m, const struct nlmsghdr *msg, const struc
 	pool_get_routes(m->config.pool, &config);
 	if (strcmp(link->name, m->bridge) == 0) {
 		m->bridge_index = msg->nlmsg_type == RTM_NEWLINK ? link->index : 0;
-		m->link_changed = true;
+		m->bridge_changed = true;
 	}
 	if (link->index == config.index) {
-		m->link_changed = true;
+		m->uplink_changed = true;
 		m->sync_due = true;
 	}
 }
@@ -106,18 +106,20 @@ static void take_address(struct monitor *m, const struct address *address)
 	struct routes_config config;
 
 	pool_get_routes(m->config.pool, &config);
-	if (address->index == config.index || address->index == m->bridge_index)
-		m->link_changed = true;
+	if (address->index == m->bridge_index)
+		m->bridge_changed = true;
+	if (address->index != config.index)
+		return;
+	m->uplink_changed = true;
 	/* Routes by a gateway of a network that came or went. */
-	if (address->index == config.index)
-		m->sync_due = true;
+	m->sync_due = true;
 }
 
 /* Pods are cut off when somebody reloads his sysctls: that is not left to the next resync. */
 static void take_forwarding(struct monitor *m, const struct link_forwarding *f)
 {
 	if (!f->on && (f->index == 0 || f->index == m->bridge_index))
-		m->link_changed = true;
+		m->bridge_changed = true;
 }
 
 static void take_nexthop(struct monitor *m, const struct nexthop *n)
@@ -157,7 +159,6 @@ static int take(const struct nlmsghdr *msg, void *arg)
 	return 0;
 }
 
-/* False: the socket is broken, and the thread cannot go on with it. */
 static void read_notifications(struct monitor *m)
 {
 	struct err err = ERR_INIT;
@@ -169,11 +170,11 @@ static void read_notifications(struct monitor *m)
 											  "%s"),
 			 err.text);
 		m->sync_due = true;
-		m->link_changed = true;
+		m->uplink_changed = true;
 	}
-	if (m->link_changed)
-		m->config.on_link(m->config.arg);
-	m->link_changed = false;
+	if (m->bridge_changed || m->uplink_changed)
+		m->config.on_link(m->uplink_changed, m->config.arg);
+	m->bridge_changed = m->uplink_changed = false;
 }
 
 /* -- the full comparison -------------------------------------------------------- */

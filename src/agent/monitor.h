@@ -24,9 +24,11 @@ struct monitor_config {
 	struct fib *fib;
 	struct pool *pool;
 	const char *bridge; /* by name, since it may come and go */
-	/* The bridge or the node's own link, or an address of theirs, changed. On the monitor
-	 * thread. */
-	void (*on_link)(void *arg);
+	/*
+	 * The bridge or the node's own link (uplink), or an address of theirs, changed. On the
+	 * monitor thread.
+	 */
+	void (*on_link)(bool uplink, void *arg);
 	void *arg;
 };
 

@@ -114,9 +114,12 @@ static int reconcile_steps(struct agent *a, struct err *err)
 {
 	int r;
 
-	r = reconcile_node(a, err);
-	if (r < 0)
+	/* Finding the default route reads the whole table, so only when there is a reason to. */
+	r = atomic_exchange(&a->moved, false) ? reconcile_node(a, err) : 0;
+	if (r < 0) {
+		a->moved = true;
 		return err_wrap(err, r, "this node's address");
+	}
 	if (!take_subnet(a))
 		return 0;
 	r = reconcile_bridge(a, err);
