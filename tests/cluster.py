@@ -377,6 +377,12 @@ class Cluster:
             node.start()
         for node in nodes:
             node.wait_ready()
+        # Ready is a node with routes to all that had joined when it did; now to those after it.
+        subnets = {node.name: node.subnet for node in nodes}
+        for node in nodes:
+            others = {subnets[n.name] for n in nodes if n is not node}
+            wait_for(lambda n=node, o=others: o <= set(n.routes()), f"{node.name}'s routes to the "
+                     "others")
         return nodes
 
     # -- etcd ------------------------------------------------------------------------

@@ -154,7 +154,7 @@ static enum MHD_Result answer(struct httpd *h, struct MHD_Connection *connection
 		buf_done(body_take);
 		return MHD_NO;
 	}
-	*body_take = (struct buf)BUF_INIT;
+	*body_take = BUF_INIT;
 	if (MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type) == MHD_YES &&
 	    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff") == MHD_YES &&
 	    MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store") ==

@@ -162,7 +162,7 @@ static void *run(void *arg)
 	do {
 		int r = 0;
 
-		err = (struct err)ERR_INIT;
+		err = ERR_INIT;
 		if (!listed)
 			r = list(w, &err);
 		listed = listed || r == 0;

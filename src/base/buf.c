@@ -11,7 +11,7 @@
 void buf_done(struct buf *b)
 {
 	free(b->data);
-	*b = (struct buf)BUF_INIT;
+	*b = BUF_INIT;
 }
 
 void buf_reset(struct buf *b)

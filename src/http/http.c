@@ -34,6 +34,11 @@ struct http {
 	struct err *err;
 	int failed; /* what the write callback ended the request with */
 	int64_t last_data_ns;
+	struct curl_slist *headers;
+
+	/* A request sent ahead, with copies of its strings; url is NULL when there is none. */
+	struct http_request ahead;
+	char *ahead_url, *ahead_body;
 };
 
 int http_global_init(struct err *err)
@@ -77,6 +82,8 @@ static size_t on_write(char *data, size_t size, size_t count, void *arg)
 	h->failed = take_data(h, data, len);
 	return h->failed < 0 ? CURL_WRITEFUNC_ERROR : len;
 }
+
+static void end_transfer(struct http *h);
 
 /* -- life --------------------------------------------------------------------- */
 
@@ -125,6 +132,7 @@ int http_new(struct http **ret, struct err *err)
 
 void http_free(struct http *h)
 {
+	end_transfer(h);
 	if (h->easy)
 		curl_easy_cleanup(h->easy);
 	if (h->multi)
@@ -264,10 +272,10 @@ static void set_request(struct http *h, struct curl_slist *headers)
 	curl_easy_setopt(h->easy, CURLOPT_TIMEOUT_MS, (long)req->timeout_ms);
 }
 
-int http_perform(struct http *h, const struct http_request *req, struct http_response *ret,
+/* Sets up everything but the waiting. */
+static int begin(struct http *h, const struct http_request *req, struct http_response *ret,
 		 struct err *err)
 {
-	struct curl_slist *headers = NULL;
 	int r;
 
 	buf_reset(&ret->body);
@@ -278,22 +286,74 @@ int http_perform(struct http *h, const struct http_request *req, struct http_res
 	h->failed = 0;
 	h->error[0] = '\0';
 	h->last_data_ns = clock_ns();
-	r = set_headers(h, &headers);
+	r = set_headers(h, &h->headers);
 	if (r < 0)
 		return err_errno(err, r, "%s", req->url);
-	if (curl_easy_setopt(h->easy, CURLOPT_URL, req->url) != CURLE_OK) {
-		curl_slist_free_all(headers);
+	if (curl_easy_setopt(h->easy, CURLOPT_URL, req->url) != CURLE_OK)
 		return err_errno(err, -ENOMEM, "%s", req->url);
+	set_request(h, h->headers);
+	if (curl_multi_add_handle(h->multi, h->easy) != CURLM_OK)
+		return err_errno(err, -ENOMEM, "%s", req->url);
+	return 0;
+}
+
+/* Of a request that is over, given up, or was never begun. */
+static void end_transfer(struct http *h)
+{
+	if (h->easy && h->multi)
+		(void)curl_multi_remove_handle(h->multi, h->easy); /* nothing if it is not in */
+	if (h->easy)
+		curl_easy_setopt(h->easy, CURLOPT_HTTPHEADER, NULL);
+	curl_slist_free_all(h->headers);
+	h->headers = NULL;
+	free(h->ahead_url);
+	free(h->ahead_body);
+	h->ahead_url = h->ahead_body = NULL;
+}
+
+void http_prefetch(struct http *h, const struct http_request *req, struct http_response *ret)
+{
+	int running;
+
+	end_transfer(h);
+	h->ahead_url = strdup(req->url);
+	h->ahead_body = strdup(req->body);
+	if (!h->ahead_url || !h->ahead_body) {
+		end_transfer(h);
+		return;
 	}
-	set_request(h, headers);
-	if (curl_multi_add_handle(h->multi, h->easy) == CURLM_OK) {
+	h->ahead = *req;
+	h->ahead.url = h->ahead_url;
+	h->ahead.body = h->ahead_body;
+	if (begin(h, &h->ahead, ret, NULL) < 0)
+		end_transfer(h);
+	else
+		(void)curl_multi_perform(h->multi, &running);
+}
+
+/* Whether the request was sent ahead and is on its way. */
+static bool is_ahead(const struct http *h, const struct http_request *req,
+		     const struct http_response *ret)
+{
+	return h->ahead_url && req->body && !req->on_data && ret == h->response &&
+	       strcmp(req->url, h->ahead_url) == 0 && strcmp(req->body, h->ahead_body) == 0;
+}
+
+int http_perform(struct http *h, const struct http_request *req, struct http_response *ret,
+		 struct err *err)
+{
+	int r = 0;
+
+	if (is_ahead(h, req, ret)) {
+		h->err = err;
+	} else {
+		end_transfer(h);
+		r = begin(h, req, ret, err);
+	}
+	if (r == 0) {
 		r = transfer(h, err);
 		(void)curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &ret->status);
-		(void)curl_multi_remove_handle(h->multi, h->easy);
-	} else {
-		r = err_errno(err, -ENOMEM, "%s", req->url);
 	}
-	curl_easy_setopt(h->easy, CURLOPT_HTTPHEADER, NULL);
-	curl_slist_free_all(headers);
+	end_transfer(h);
 	return r;
 }

@@ -30,10 +30,7 @@ static void store_dir_close(struct store_dir *d)
 	mem_close_cleanup(&d->dir); /* last: the lock hangs on it */
 }
 #define auto_store_dir __attribute__((cleanup(store_dir_close)))
-#define STORE_DIR_INIT                                                                             \
-	{                                                                                          \
-		.dir = -1, .attachments = -1, .addresses = -1                                      \
-	}
+#define STORE_DIR_INIT ((struct store_dir){ .dir = -1, .attachments = -1, .addresses = -1 })
 
 static int open_folder(int at, const char *name)
 {
@@ -62,7 +59,7 @@ static int open_to_change(struct store_dir *d, const char *dir, struct err *err)
 
 	if (r == -ENOENT) {
 		store_dir_close(d);
-		*d = (struct store_dir)STORE_DIR_INIT;
+		*d = STORE_DIR_INIT;
 		(void)snprintf(path, sizeof(path), "%s/attachments", dir);
 		r = file_make_dirs(path, err);
 		if (r < 0)

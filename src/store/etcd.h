@@ -57,6 +57,8 @@ int endpoints_parse(const char *text, struct endpoints *ret, struct err *err);
  */
 int etcd_call(struct store *s, enum store_op op, const char *path, const json_t *body, json_t **ret,
 	      struct err *err);
+/* Sends ahead what the next etcd_call() will ask: etcd works on it meanwhile. */
+void etcd_call_ahead(struct store *s, const char *path, const json_t *body);
 /* The same for a stream: on_data as in struct http_request. Always ends with an error. */
 int etcd_stream(struct store *s, enum store_op op, const char *path, const json_t *body,
 		int (*on_data)(const char *data, size_t len, void *arg, struct err *err), void *arg,

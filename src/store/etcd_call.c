@@ -119,6 +119,27 @@ static void observe(struct store *s, enum store_op op, int result, int64_t start
 		s->observe(op, result, clock_ns() - start_ns, s->observe_arg);
 }
 
+static struct http_request call_request(const char *url, const char *text)
+{
+	return (struct http_request){
+		.url = url,
+		.body = text,
+		.timeout_ms = CALL_TIMEOUT_MS,
+		.body_max = ANSWER_MAX,
+	};
+}
+
+void etcd_call_ahead(struct store *s, const char *path, const json_t *body)
+{
+	auto_free char *text = json_dumps(body, JSON_COMPACT);
+	char url[ETCD_URL_MAX + 64];
+	struct http_request request = call_request(url, text);
+
+	get_url(s, 0, path, url, sizeof(url));
+	if (text)
+		http_prefetch(s->http, &request, &s->response);
+}
+
 int etcd_call(struct store *s, enum store_op op, const char *path, const json_t *body, json_t **ret,
 	      struct err *err)
 {
@@ -130,12 +151,7 @@ int etcd_call(struct store *s, enum store_op op, const char *path, const json_t 
 		return err_errno(err, -ENOMEM, "etcd request");
 	for (unsigned turn = 0; turn < count; turn++) {
 		char url[ETCD_URL_MAX + 64];
-		const struct http_request request = {
-			.url = url,
-			.body = text,
-			.timeout_ms = CALL_TIMEOUT_MS,
-			.body_max = ANSWER_MAX,
-		};
+		const struct http_request request = call_request(url, text);
 		int64_t start = clock_ns();
 
 		get_url(s, turn, path, url, sizeof(url));

@@ -97,15 +97,29 @@ static json_t *page_request(const struct pages *p)
 	return body;
 }
 
-static int take_page(struct store *s, const json_t *answer, struct pages *p,
-		     int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err), void *arg,
-		     struct err *err)
+/* Notes where the next page begins: with the first key after the last one of this page. */
+static int note_next(struct pages *p, const json_t *kvs, struct err *err)
+{
+	__attribute__((cleanup(etcd_kv_done))) struct etcd_kv last = { .lease = 0 };
+	size_t count = json_array_size(kvs);
+	int r;
+
+	if (!p->more)
+		return 0;
+	if (count == 0)
+		return err_set(err, -EPROTO, "etcd: an empty page with more to come");
+	r = etcd_kv_parse(json_array_get(kvs, count - 1), &last, err);
+	if (r < 0)
+		return r;
+	buf_reset(&p->next);
+	if (buf_add(&p->next, last.key.data, last.key.len) < 0 || buf_add(&p->next, "", 1) < 0)
+		return err_errno(err, -ENOMEM, "list");
+	return 0;
+}
+
+static int take_header(struct store *s, const json_t *answer, struct pages *p, struct err *err)
 {
 	const json_t *header = json_object_get(answer, "header");
-	__attribute__((cleanup(etcd_kv_done))) struct etcd_kv kv = { .lease = 0 };
-	const json_t *object;
-	size_t i;
-	int r;
 
 	if (!p->revision) {
 		p->revision = etcd_int(header, "revision");
@@ -114,20 +128,49 @@ static int take_page(struct store *s, const json_t *answer, struct pages *p,
 		return err_set(err, -EAGAIN, "another etcd cluster answered in the middle");
 	}
 	p->more = json_is_true(json_object_get(answer, "more"));
+	return note_next(p, json_object_get(answer, "kvs"), err);
+}
+
+static int take_page(const json_t *answer,
+		     int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err), void *arg,
+		     struct err *err)
+{
+	__attribute__((cleanup(etcd_kv_done))) struct etcd_kv kv = { .lease = 0 };
+	const json_t *object;
+	size_t i;
+
 	json_array_foreach (json_object_get(answer, "kvs"), i, object) {
-		r = etcd_kv_parse(object, &kv, err);
+		int r = etcd_kv_parse(object, &kv, err);
+
 		if (r == 0)
 			r = fn(&kv, arg, err);
 		if (r < 0)
 			return r;
 	}
-	if (p->more && i == 0)
-		return err_set(err, -EPROTO, "etcd: an empty page with more to come");
-	/* The next page begins with the first key after the last one of this page. */
-	buf_reset(&p->next);
-	return i && (buf_add(&p->next, kv.key.data, kv.key.len) < 0 || buf_add(&p->next, "", 1) < 0)
-		       ? err_errno(err, -ENOMEM, "list")
-		       : 0;
+	return 0;
+}
+
+/* One page. While it is worked through, etcd makes the next one ready. */
+static int do_page(struct store *s, struct pages *p,
+		   int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err), void *arg,
+		   struct err *err)
+{
+	auto_(json_decref) json_t *body = page_request(p);
+	auto_(json_decref) json_t *next = NULL;
+	auto_(json_decref) json_t *answer = NULL;
+	int r;
+
+	if (!body)
+		return err_errno(err, -ENOMEM, "list");
+	r = etcd_call(s, STORE_RANGE, "/v3/kv/range", body, &answer, err);
+	if (r == 0)
+		r = take_header(s, answer, p, err);
+	if (r < 0)
+		return r;
+	next = p->more ? page_request(p) : NULL;
+	if (next)
+		etcd_call_ahead(s, "/v3/kv/range", next);
+	return take_page(answer, fn, arg, err);
 }
 
 int etcd_range(struct store *s, const char *folder, bool keys_only,
@@ -139,13 +182,7 @@ int etcd_range(struct store *s, const char *folder, bool keys_only,
 
 	folder_end(folder, p.end);
 	while (r == 0 && p.more) {
-		auto_(json_decref) json_t *body = page_request(&p);
-		auto_(json_decref) json_t *answer = NULL;
-
-		r = body ? etcd_call(s, STORE_RANGE, "/v3/kv/range", body, &answer, err)
-			 : err_errno(err, -ENOMEM, "list");
-		if (r == 0)
-			r = take_page(s, answer, &p, fn, arg, err);
+		r = do_page(s, &p, fn, arg, err);
 		if (r == 0 && on_page)
 			on_page(arg);
 	}

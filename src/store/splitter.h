@@ -28,9 +28,7 @@ struct splitter {
 };
 
 #define SPLITTER_INIT(max_, fn, arg_)                                                              \
-	{                                                                                          \
-		.max = (max_), .on_object = (fn), .arg = (arg_), .object = BUF_INIT                \
-	}
+	((struct splitter){ .max = (max_), .on_object = (fn), .arg = (arg_) })
 
 /* -EPROTO: something else than an object; -EFBIG: an object is too long; -ENOMEM. */
 int splitter_feed(struct splitter *s, const char *data, size_t len, struct err *err);

@@ -45,6 +45,7 @@ def test_what_is_removed_by_hand_comes_back_at_once(make_cluster):
     cluster = make_cluster(RESYNC_INTERVAL=3600)
     first, second = cluster.start_nodes(2)
     expected = {second.subnet: second.address}
+    first.wait_routes(expected)
     first.ip("route", "del", second.subnet)
     first.wait_routes(expected, 3)
     first.ip("nexthop", "flush", "proto", "84")

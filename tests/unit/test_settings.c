@@ -39,7 +39,7 @@ static int setup(void **state)
 		unsetenv(setting_name((enum setting)id));
 	setenv("NODE_NAME", "n1", 1);
 	memset(&s, 0xee, sizeof(s));
-	err = (struct err)ERR_INIT;
+	err = ERR_INIT;
 	return 0;
 }
 
@@ -56,7 +56,7 @@ static int load(const char *text)
 	fputs(text, out);
 	fclose(out);
 	buf_reset(&warnings);
-	err = (struct err)ERR_INIT;
+	err = ERR_INIT;
 	return settings_load(&s, file, true, on_warning, NULL, &err);
 }
 

@@ -11,10 +11,7 @@ struct buf {
 	size_t size;
 };
 
-#define BUF_INIT                                                                                   \
-	{                                                                                          \
-		.data = NULL, .len = 0, .size = 0                                                  \
-	}
+#define BUF_INIT ((struct buf){ .data = NULL, .len = 0, .size = 0 })
 
 void buf_done(struct buf *b);  /* frees; the buffer is empty and usable afterwards */
 void buf_reset(struct buf *b); /* empties, keeps the memory */

@@ -20,10 +20,7 @@ struct err {
 	char text[ERR_TEXT_MAX];
 };
 
-#define ERR_INIT                                                                                   \
-	{                                                                                          \
-		.code = 0, .text = ""                                                              \
-	}
+#define ERR_INIT ((struct err){ .code = 0, .text = "" })
 
 /* Sets the text from fmt alone. Returns code. */
 int err_set(struct err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

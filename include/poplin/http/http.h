@@ -57,4 +57,12 @@ struct http_response {
 int http_perform(struct http *h, const struct http_request *req, struct http_response *ret,
 		 struct err *err);
 
+/*
+ * Sends a request now whose answer the next http_perform() of the same URL and body collects, so
+ * that the server works while the caller does. Any other request gives it up. It is only a help:
+ * whatever fails here is done anew, and told, by http_perform(). ret must be the same in both
+ * calls. Not for streams.
+ */
+void http_prefetch(struct http *h, const struct http_request *req, struct http_response *ret);
+
 #endif
