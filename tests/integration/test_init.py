@@ -113,11 +113,12 @@ def openrc_fixture(tmp_path):
     """OpenRC's files as a folder to lay over /: from Debian's packages, which are not installed."""
     if not shutil.which("apt-get"):
         pytest.skip("OpenRC is only tried with Debian's packages")
-    for package in "openrc", "librc1", "libeinfo1":
-        result = subprocess.run(["apt-get", "-qq", "download", package], cwd=tmp_path, check=False,
-                                capture_output=True, text=True)
-        if result.returncode != 0:
-            pytest.skip(f"apt-get download {package}: {result.stderr.strip()}")
+    # Debian 13 knows the libraries by another name.
+    for package in ["openrc"], ["librc1", "librc1t64"], ["libeinfo1", "libeinfo1t64"]:
+        results = [subprocess.run(["apt-get", "-qq", "download", name], cwd=tmp_path, check=False,
+                                  capture_output=True, text=True) for name in package]
+        if all(result.returncode for result in results):
+            pytest.skip(f"apt-get download {package[0]}: {results[0].stderr.strip()}")
     files = tmp_path / "openrc"
     for package in tmp_path.glob("*.deb"):
         run("dpkg", "-x", package, files)
