@@ -57,6 +57,17 @@ def wait_for(condition, what, timeout=20.0):
         time.sleep(0.02)
 
 
+def b64(text):
+    return base64.b64encode(text.encode()).decode()
+
+
+def peer(i):
+    """(subnet, address) of the i-th made-up node; the addresses are on the switch's network."""
+    address = 0xac1e4000 + i
+    return (f"10.{(i + 256) >> 8 & 255}.{i & 255}.0/24",
+            ".".join(str(address >> shift & 255) for shift in (24, 16, 8, 0)))
+
+
 class Process:
     """A program in a namespace, its output in a file."""
 
@@ -425,6 +436,27 @@ class Cluster:
 
     def delete(self, key):
         self.etcdctl("del", key)
+
+    def post(self, path, body):
+        """To etcd's JSON gateway; the seconds that it took."""
+        file = self.dir / "request.json"
+        file.write_text(json.dumps(body))
+        return float(run("ip", "netns", "exec", self.store, "curl", "-sf", "-o", "/dev/null", "-d",
+                         f"@{file}", "-w", "%{time_total}", f"http://127.0.0.1:2379{path}"))
+
+    def put_peers(self, start, count, batch=60):
+        """Records as agents write them, each with its subnet's key, of nodes that are made up."""
+        for first in range(start, start + count, batch):
+            puts = []
+            for i in range(first, min(first + batch, start + count)):
+                subnet, address = peer(i)
+                record = {"version": 1, "subnets": [subnet], "address": address,
+                          "backend": {"type": "host-gw"}, "machine": f"{i:032x}"}
+                name = f"node-{i:05d}"
+                for key, value in ((f"/poplin/nodes/{name}", json.dumps(record)),
+                                   ("/poplin/nodes-subnets/" + subnet.replace("/", "-"), name)):
+                    puts.append({"request_put": {"key": b64(key), "value": b64(value)}})
+            self.post("/v3/kv/txn", {"success": puts})
 
     def watch_deletes(self):
         """A watch of all of our keys; deletes() of it tells the keys that were deleted."""

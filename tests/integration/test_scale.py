@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""More records than fit on one page of a list."""
+import re
+from pathlib import Path
+
+import pytest
+
+from cluster import BUILD, peer, wait_for
+
+PEERS = 1200  # pages have 500
+
+
+def sanitized():
+    """Sanitizers multiply the memory, so its limit says nothing there."""
+    return b"__asan_init" in (BUILD / "poplind").read_bytes() or \
+        b"__tsan_init" in (BUILD / "poplind").read_bytes()
+
+
+@pytest.fixture(name="large")
+def large_fixture(make_cluster):
+    return make_cluster(IP_SUBNET="10.0.0.0/8", IP_SUBNET_MARGIN=16, LEASE_TTL=60, LOG_LEVEL="info")
+
+
+def expected(start, count):
+    return dict(peer(i) for i in range(start, start + count))
+
+
+def test_every_page_of_the_list_becomes_routes(large):
+    large.put_peers(0, PEERS)
+    first, = large.start_nodes(1)
+    assert first.routes() == expected(0, PEERS)
+    wait_for(lambda: len(first.status("/status/peers")["peers"]) == PEERS + 1, "our own record too")
+    assert len(first.poplinctl("routes").splitlines()) == PEERS + 1
+    # All of the second page and more go while the agent is down; nothing else is touched.
+    first.kill()
+    large.etcdctl("del", "/poplin/nodes/node-00300", "/poplin/nodes/node-01100")
+    first.start(ready=True)
+    wait_for(lambda: len(first.routes()) == PEERS - 800, "the stale routes to go")
+    assert first.routes() == {**expected(0, 300), **expected(1100, 100)}
+    assert len(first.ip_json("nexthop", "show", "proto", "84")) == PEERS - 800
+    assert first.metric('poplin_route_operations_total{op="add",result="ok"}') == 0
+
+
+def test_a_burst_of_records_while_watching(large):
+    first, second = large.start_nodes(2)
+    large.put_peers(0, PEERS)
+    wait_for(lambda: len(first.routes()) == PEERS + 1, "the routes", 30)
+    assert first.routes() == {**expected(0, PEERS), second.subnet: second.address}
+    large.etcdctl("del", "--prefix", "/poplin/nodes/node-")
+    first.wait_routes({second.subnet: second.address}, 30)
+    wait_for(lambda: len(first.ip_json("nexthop", "show", "proto", "84")) == 1, "the nexthops", 30)
+    if not sanitized():
+        status = Path(f"/proc/{first.process.pid}/status").read_text()
+        assert int(re.search(r"VmHWM:\s+(\d+)", status)[1]) < 32 * 1024
