@@ -203,3 +203,15 @@ def test_stale_routes_go_only_after_the_list(cluster, end):
     cluster.cut_etcd(down=False)
     first.wait_routes(expected, 40)
     first.wait_ready(40)
+
+
+def test_a_gateway_that_changed_while_the_agent_was_away_leaves_no_nexthop(cluster):
+    first, = cluster.start_nodes(1)
+    cluster.put("/poplin/nodes/moves", record("10.2.170.0/24", f"{cluster.net}.0.90"))
+    first.wait_routes({"10.2.170.0/24": f"{cluster.net}.0.90"})
+    first.kill()
+    cluster.put("/poplin/nodes/moves", record("10.2.170.0/24", f"{cluster.net}.0.91"))
+    first.start(ready=True)
+    first.wait_routes({"10.2.170.0/24": f"{cluster.net}.0.91"})
+    wait_for(lambda: [n["gateway"] for n in first.ip_json("nexthop", "show", "proto", "84")]
+             == [f"{cluster.net}.0.91"], "the old nexthop to go")

@@ -37,7 +37,8 @@ def test_every_page_of_the_list_becomes_routes(large):
     first.start(ready=True)
     wait_for(lambda: len(first.routes()) == PEERS - 800, "the stale routes to go")
     assert first.routes() == {**expected(0, 300), **expected(1100, 100)}
-    assert len(first.ip_json("nexthop", "show", "proto", "84")) == PEERS - 800
+    wait_for(lambda: len(first.ip_json("nexthop", "show", "proto", "84")) == PEERS - 800,
+             "their nexthops to go")
     assert first.metric('poplin_route_operations_total{op="add",result="ok"}') == 0
 
 

@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Theory of operation. A worker takes a batch of keys and goes through it twice. First it compares,
+ * for each key, what should be (peers) with what is (fib), notes in fib what it is about to do, and
+ * adds the messages to one netlink batch: a nexthop before the route that needs it. Then it sends
+ * the batch and gives each key its own result.
+ *
+ * A route of ours is replaced in one step, so that no packet is lost. Where fib knows of none, it
+ * is created only if nothing stands there (NLM_F_EXCL): a foreign route is never overwritten.
+ * "Exists" then means one of two things, and the kernel is asked which: a foreign route (a clash,
+ * reported and tried again) or one of ours that fib had not heard of.
+ *
+ * A nexthop is removed when no record asks for its gateway and no route goes by it. Between the
+ * look and the removal a record could ask for it anew; so the worker first notes it as leaving,
+ * then looks into peers again. Whoever needs it from then on finds it leaving and waits for its
+ * next try.
+ */
+#include "worker.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "metrics.h"
+#include "poplin/base/clock.h"
+#include "poplin/base/log.h"
+#include "poplin/nl/route.h"
+
+/* -- what is to be done ------------------------------------------------------- */
+
+/* Returns the tag for its message, which must be added to the batch next. */
+static size_t add_op(struct work *w, size_t item, enum op_kind kind, const struct addr *gateway)
+{
+	w->ops[w->nops] = (struct op){ .item = item, .kind = kind, .gateway = *gateway };
+	w->sent[item] = true;
+	return w->nops++;
+}
+
+/* Routes follow a nexthop that is replaced. */
+static int plan_nexthop_put(struct worker *worker, size_t item, const struct addr *gateway,
+			    bool replace)
+{
+	struct work *w = &worker->work;
+	size_t tag = add_op(w, item, replace ? OP_NEXTHOP_REPLACE : OP_NEXTHOP_ADD, gateway);
+
+	return routes_add_nexthop(&w->routes, worker->batch, gateway, replace, tag, NULL);
+}
+
+static int plan_nexthop(struct worker *worker, size_t item, const struct addr *gateway)
+{
+	struct pool *p = worker->pool;
+	struct work *w = &worker->work;
+
+	if (!routes_nexthop_id(&w->routes, gateway))
+		return 0;
+	switch (fib_nexthop_get(p->config.fib, gateway)) {
+	case FIB_NEXTHOP_THERE:
+		return 0;
+	case FIB_NEXTHOP_LEAVING:
+		return -EAGAIN;
+	case FIB_NEXTHOP_MISPLACED:
+		return plan_nexthop_put(worker, item, gateway, true);
+	case FIB_NEXTHOP_ABSENT:
+		break;
+	}
+	return plan_nexthop_put(worker, item, gateway, false);
+}
+
+static int plan_put(struct worker *worker, size_t item, const struct prefix *prefix,
+		    const struct addr *gateway, const struct fib_route *is)
+{
+	struct pool *p = worker->pool;
+	struct work *w = &worker->work;
+	bool replace = is->state == FIB_OURS;
+	size_t tag;
+	int r;
+
+	if (replace && addr_cmp(&is->gateway, gateway) == 0)
+		return 0;
+	r = plan_nexthop(worker, item, gateway);
+	if (r == 0)
+		r = fib_note(p->config.fib, prefix, FIB_OURS, gateway);
+	if (r < 0)
+		return r;
+	tag = add_op(w, item, replace ? OP_REPLACE : OP_ADD, gateway);
+	if (replace)
+		w->ops[tag].left = is->gateway;
+	return routes_add_route(&w->routes, worker->batch, prefix, gateway, replace, tag, NULL);
+}
+
+static int plan_delete(struct worker *worker, size_t item, const struct prefix *prefix,
+		       const struct fib_route *is)
+{
+	struct pool *p = worker->pool;
+	struct work *w = &worker->work;
+	size_t tag;
+
+	if (is->state == FIB_ABSENT || is->state == FIB_FOREIGN)
+		return fib_note(p->config.fib, prefix, FIB_ABSENT, NULL);
+	/* Until the first list is complete nobody knows what is stale; then all is looked at. */
+	if (!peers_complete(p->config.peers))
+		return 0;
+	(void)fib_note(p->config.fib, prefix, FIB_ABSENT, NULL);
+	tag = add_op(w, item, OP_DELETE, &is->gateway);
+	w->ops[tag].left = is->gateway;
+	return routes_delete_route(&w->routes, worker->batch, prefix, tag, NULL);
+}
+
+static int plan_nexthop_key(struct worker *worker, size_t item, const struct addr *gateway)
+{
+	struct pool *p = worker->pool;
+	struct work *w = &worker->work;
+	enum fib_nexthop is = fib_nexthop_get(p->config.fib, gateway);
+	bool used = peers_gateway_used(p->config.peers, gateway);
+	size_t tag;
+
+	if (used && is == FIB_NEXTHOP_MISPLACED)
+		return plan_nexthop_put(worker, item, gateway, true);
+	if (used || (is != FIB_NEXTHOP_THERE && is != FIB_NEXTHOP_MISPLACED) ||
+	    !peers_complete(p->config.peers))
+		return 0;
+	/* -EBUSY: routes go by it that are about to be removed, by a worker that is not done yet.
+	 */
+	if (fib_nexthop_note(p->config.fib, gateway, FIB_NEXTHOP_LEAVING) < 0)
+		return -EAGAIN;
+	if (peers_gateway_used(p->config.peers, gateway)) {
+		(void)fib_nexthop_note(p->config.fib, gateway, is);
+		return -EAGAIN;
+	}
+	tag = add_op(w, item, OP_NEXTHOP_DELETE, gateway);
+	return routes_delete_nexthop(&w->routes, worker->batch, gateway, tag, NULL);
+}
+
+static int plan(struct worker *worker, size_t item)
+{
+	struct pool *p = worker->pool;
+	const struct key *key = &worker->work.items[item].key;
+	struct fib_route is;
+	struct addr gateway;
+
+	switch (key->kind) {
+	case KEY_NEXTHOP:
+		return plan_nexthop_key(worker, item, &key->prefix.addr);
+	case KEY_ROUTE:
+		break;
+	}
+	/*
+	 * First what should be, then what is: a nexthop that a worker finds unused after this
+	 * look is noted as leaving before the second one.
+	 */
+	bool wanted = peers_lookup(p->config.peers, &key->prefix, &gateway);
+
+	fib_get(p->config.fib, &key->prefix, &is);
+	return wanted ? plan_put(worker, item, &key->prefix, &gateway, &is)
+		      : plan_delete(worker, item, &key->prefix, &is);
+}
+
+/* -- what came of it ----------------------------------------------------------- */
+
+/* Routes that could not be added because something stands there. */
+struct standing {
+	const struct routes_config *routes;
+	struct prefix prefixes[BATCH_KEYS]; /* sorted */
+	struct fib_route found[BATCH_KEYS];
+	size_t count;
+};
+
+static int compare_prefixes(const void *a, const void *b)
+{
+	return prefix_cmp(a, b);
+}
+
+static int look_at_route(const struct route *r, void *arg)
+{
+	struct standing *s = arg;
+	const struct prefix *at =
+		bsearch(&r->dst, s->prefixes, s->count, sizeof(*at), compare_prefixes);
+	struct addr gateway;
+
+	if (!at || r->metric != routes_metric(r->dst.addr.family))
+		return 0;
+	if (routes_recognize(s->routes, r, &gateway))
+		s->found[at - s->prefixes] =
+			(struct fib_route){ .state = FIB_OURS, .gateway = gateway };
+	else
+		s->found[at - s->prefixes] = (struct fib_route){ .state = FIB_FOREIGN };
+	return 0;
+}
+
+static void forget_routes(void *arg)
+{
+	struct standing *s = arg;
+
+	memset(s->found, 0, sizeof(s->found)); /* FIB_ABSENT */
+}
+
+/*
+ * Asks the kernel what stands where routes "exist", and notes it. It has no lookup by exact prefix,
+ * but one dump serves the whole batch.
+ */
+static void look_up_standing(struct worker *worker)
+{
+	struct work *w = &worker->work;
+	struct standing s = { .routes = &w->routes };
+	bool families[2] = { false, false };
+	struct err err = ERR_INIT;
+	int r = 0;
+
+	for (size_t i = 0; i < w->nops; i++) {
+		const struct prefix *prefix = &w->items[w->ops[i].item].key.prefix;
+
+		if (w->ops[i].kind != OP_ADD || w->ops[i].result != -EEXIST)
+			continue;
+		s.prefixes[s.count++] = *prefix;
+		families[prefix->addr.family == AF_INET6] = true;
+	}
+	if (s.count == 0)
+		return;
+	qsort(s.prefixes, s.count, sizeof(s.prefixes[0]), compare_prefixes);
+	if (families[0])
+		r = route_foreach(worker->nl, AF_INET, 0, look_at_route, forget_routes, &s, &err);
+	if (r == 0 && families[1])
+		r = route_foreach(worker->nl, AF_INET6, 0, look_at_route, forget_routes, &s, &err);
+	if (r < 0)
+		log_limited(LOG_WARN, "cannot look up routes that clash" KV("error", "%s"),
+			    err.text);
+	for (size_t i = 0; i < s.count; i++)
+		(void)fib_note(worker->pool->config.fib, &s.prefixes[i],
+			       r < 0 ? FIB_UNKNOWN : s.found[i].state, &s.found[i].gateway);
+}
+
+static void count_result(const struct op *op, int result)
+{
+	static const enum metric_op labels[] = {
+		[OP_ADD] = METRIC_ADD,
+		[OP_REPLACE] = METRIC_REPLACE,
+		[OP_DELETE] = METRIC_DELETE,
+	};
+
+	if (op->kind <= OP_DELETE)
+		metric_inc_labels(METRIC_ROUTE_OPERATIONS, labels[op->kind],
+				  (unsigned)(result < 0 ? METRIC_ERROR : METRIC_OK));
+	if (result < 0)
+		metric_netlink_error(result);
+}
+
+/* A route that could not be put: fib must not say that it is there. */
+static int put_failed(struct worker *worker, const struct op *op, int result)
+{
+	const struct key *key = &worker->work.items[op->item].key;
+	struct fib *fib = worker->pool->config.fib;
+	struct fib_route is;
+
+	if (result != -EEXIST) {
+		(void)fib_note(fib, &key->prefix, FIB_UNKNOWN, NULL);
+		/* The nexthop that fib believed in may be gone, and its routes with it. */
+		if (result == -EINVAL)
+			(void)fib_nexthop_note(fib, &op->gateway, FIB_NEXTHOP_ABSENT);
+		return result;
+	}
+	fib_get(fib, &key->prefix, &is);
+	if (is.state == FIB_FOREIGN)
+		return -EEXIST;
+	return is.state == FIB_OURS && addr_cmp(&is.gateway, &op->gateway) == 0 ? 0 : -EAGAIN;
+}
+
+static int nexthop_failed(struct worker *worker, const struct op *op, int result)
+{
+	struct fib *fib = worker->pool->config.fib;
+	struct nexthop is;
+	int r;
+
+	if (result != -EEXIST)
+		return result;
+	r = nexthop_get(worker->nl, routes_nexthop_id(&worker->work.routes, &op->gateway), &is,
+			NULL);
+	if (r < 0)
+		return -EAGAIN;
+	if (is.protocol != worker->work.routes.protocol || addr_cmp(&is.gateway, &op->gateway) != 0)
+		return -EEXIST;
+	(void)fib_nexthop_note(fib, &op->gateway, FIB_NEXTHOP_THERE);
+	return 0;
+}
+
+static int judge(struct worker *worker, const struct op *op, int result)
+{
+	const struct key *key = &worker->work.items[op->item].key;
+	struct fib *fib = worker->pool->config.fib;
+
+	switch (op->kind) {
+	case OP_ADD:
+	case OP_REPLACE:
+		return result < 0 ? put_failed(worker, op, result) : 0;
+	case OP_DELETE:
+		if (result == 0 || result == -ESRCH)
+			return 0;
+		(void)fib_note(fib, &key->prefix, FIB_UNKNOWN, NULL);
+		return result;
+	case OP_NEXTHOP_ADD:
+	case OP_NEXTHOP_REPLACE:
+		if (result < 0)
+			return nexthop_failed(worker, op, result);
+		(void)fib_nexthop_note(fib, &op->gateway, FIB_NEXTHOP_THERE);
+		return 0;
+	case OP_NEXTHOP_DELETE:
+		if (result == 0 || result == -ENOENT) {
+			(void)fib_nexthop_note(fib, &op->gateway, FIB_NEXTHOP_ABSENT);
+			return 0;
+		}
+		(void)fib_nexthop_note(fib, &op->gateway, FIB_NEXTHOP_THERE);
+		return result;
+	}
+	return result;
+}
+
+/*
+ * Peers tells of gateways that it knew. Those of an earlier run it never heard of, so whoever takes
+ * a route off a nexthop has it looked at too.
+ */
+static void leave_nexthop(struct worker *worker, const struct op *op)
+{
+	struct key key = key_nexthop(&op->left);
+
+	if (op->left.family != AF_UNSPEC && routes_nexthop_id(&worker->work.routes, &op->left))
+		queue_put(worker->pool->config.queue, &key, 0);
+}
+
+static const char *op_name(enum op_kind kind)
+{
+	static const char *const names[] = {
+		[OP_ADD] = "add route",
+		[OP_REPLACE] = "replace route",
+		[OP_DELETE] = "delete route",
+		[OP_NEXTHOP_ADD] = "add nexthop",
+		[OP_NEXTHOP_REPLACE] = "replace nexthop",
+		[OP_NEXTHOP_DELETE] = "delete nexthop",
+	};
+
+	return names[kind];
+}
+
+static void tell_failure(const struct op *op, const struct key *key, int result)
+{
+	char prefix[PREFIX_TEXT_MAX], gateway[ADDR_TEXT_MAX];
+
+	log_limited(LOG_WARN,
+		    "the kernel refused" KV("what", "%s") KV("prefix", "%s") KV("via", "%s")
+			    KV("error", "%s"),
+		    op_name(op->kind), prefix_format(&key->prefix, prefix),
+		    addr_format(&op->gateway, gateway), route_failure_text(result));
+}
+
+static void take_result(size_t tag, int result, const char *text, void *arg)
+{
+	struct work *w = arg;
+
+	w->ops[tag].result = result;
+	if (result < 0)
+		log_debug("netlink" KV("what", "%s") KV("errno", "%d") KV("text", "%s"),
+			  op_name(w->ops[tag].kind), -result, text);
+}
+
+static void send_batch(struct worker *worker)
+{
+	struct work *w = &worker->work;
+	struct err err = ERR_INIT;
+
+	if (netlink_batch_send(worker->nl, worker->batch, take_result, w, &err) < 0)
+		log_limited(LOG_ERROR, "netlink" KV("error", "%s"), err.text);
+	look_up_standing(worker);
+	for (size_t i = 0; i < w->nops; i++) {
+		const struct op *op = &w->ops[i];
+		int result = judge(worker, op, op->result);
+
+		count_result(op, op->result);
+		if (result == 0)
+			leave_nexthop(worker, op);
+		/* Of a nexthop and its route, the nexthop's failure is the cause. */
+		if (result < 0 && w->results[op->item] == 0) {
+			w->results[op->item] = result;
+			if (result != -EAGAIN)
+				tell_failure(op, &w->items[op->item].key, result);
+		}
+	}
+}
+
+static void work_on(struct worker *worker)
+{
+	struct work *w = &worker->work;
+	struct pool *p = worker->pool;
+
+	pool_get_routes(p, &w->routes);
+	w->nops = 0;
+	memset(w->sent, 0, sizeof(w->sent));
+	for (size_t i = 0; i < w->nitems; i++)
+		w->results[i] = plan(worker, i);
+	if (w->nops)
+		send_batch(worker);
+	for (size_t i = 0; i < w->nitems; i++) {
+		const struct queue_item *item = &w->items[i];
+
+		if (w->sent[i] && w->results[i] == 0 && item->event_ns)
+			metric_observe(METRIC_EVENT_TO_KERNEL, 0, clock_ns() - item->event_ns);
+		queue_done(p->config.queue, &item->key, w->results[i]);
+	}
+}
+
+void *worker_run(void *arg)
+{
+	struct worker *worker = arg;
+	struct queue *queue = worker->pool->config.queue;
+	struct work *w = &worker->work;
+
+	while ((w->nitems = queue_take(queue, w->items, BATCH_KEYS, &worker->quit)) > 0)
+		work_on(worker);
+	return NULL;
+}
