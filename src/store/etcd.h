@@ -37,7 +37,8 @@ struct store {
 	char *counter_key;
 	store_observe_fn *observe;
 	void *observe_arg;
-	unsigned current; /* endpoint to try first; may be past the end of a new list */
+	unsigned current;   /* endpoint to try first; may be past the end of a new list */
+	int64_t timeout_ms; /* of the next calls, where it is to be shorter than usual; or 0 */
 	char answered[ETCD_URL_MAX];
 
 	/* Where the last list or watch stood. */
@@ -94,8 +95,13 @@ int etcd_range(struct store *s, const char *folder, bool keys_only,
 	       int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err),
 	       void (*on_page)(void *arg), void *arg, int64_t *ret_revision, struct err *err);
 
-/* How many keys there are below the folder. */
-int etcd_count(struct store *s, const char *folder, int64_t *ret, struct err *err);
+/* Where everything below the folder ends. */
+void etcd_folder_end(const char *folder, char ret[static ETCD_KEY_MAX]);
+
+/* Sets lease, ttl_s and sent_boot_ns of ret. */
+int etcd_grant(struct store *s, int64_t ttl_s, struct store_claim *ret, struct err *err);
+/* All keys of the lease go with it. A lease that is gone is no error. */
+int etcd_revoke(struct store *s, uint64_t lease, struct err *err);
 
 /* "<prefix>/" and "<prefix>-subnets/", where the records and the subnets' holders stand. */
 int etcd_records_folder(const struct store *s, char ret[static ETCD_KEY_MAX], struct err *err);

@@ -6,8 +6,11 @@
 #include "poplin/base/clock.h"
 #include "poplin/base/log.h"
 
-#define CALL_TIMEOUT_MS 5000
-#define ANSWER_MAX	((size_t)16 * 1024 * 1024)
+#define CALL_TIMEOUT_MS	    5000
+#define CALL_TIMEOUT_MIN_MS 300
+#define ANSWER_MAX	    ((size_t)4 * 1024 * 1024) /* etcd's largest value (1.5 MiB) fits */
+/* etcd tells of progress every 10 minutes (--experimental-watch-progress-notify-interval). */
+#define IDLE_TIMEOUT_MS ((int64_t)15 * 60 * 1000)
 #define PREFIX_SHOWN	80 /* of an answer that makes no sense */
 
 /* gRPC's status codes (https://grpc.io/docs/guides/status-codes/) that mean something to us. */
@@ -70,7 +73,8 @@ static int parse_answer(const char *url, const struct http_response *response, j
 		*ret = TAKE(answer);
 		return 0;
 	}
-	if (json_is_object(answer) && json_object_get(answer, "error"))
+	/* From 3.6 on there is no "error" beside "code" and "message". */
+	if (json_object_get(answer, "error") || json_object_get(answer, "code"))
 		return etcd_error(url, answer, err);
 	/* A proxy or another program may answer there; 5xx is said to pass. */
 	return err_set(err, response->status / 100 == 5 ? -EAGAIN : -EPROTO,
@@ -86,6 +90,7 @@ static bool worth_another(int r)
 	case -ENOENT:
 	case -ESTALE:
 	case -EACCES:
+	case -EFBIG:
 	case -ENOMEM:
 		return false;
 	default:
@@ -119,12 +124,19 @@ static void observe(struct store *s, enum store_op op, int result, int64_t start
 		s->observe(op, result, clock_ns() - start_ns, s->observe_arg);
 }
 
-static struct http_request call_request(const char *url, const char *text)
+static int64_t call_timeout_ms(const struct store *s)
+{
+	if (!s->timeout_ms || s->timeout_ms > CALL_TIMEOUT_MS)
+		return CALL_TIMEOUT_MS;
+	return s->timeout_ms < CALL_TIMEOUT_MIN_MS ? CALL_TIMEOUT_MIN_MS : s->timeout_ms;
+}
+
+static struct http_request call_request(const struct store *s, const char *url, const char *text)
 {
 	return (struct http_request){
 		.url = url,
 		.body = text,
-		.timeout_ms = CALL_TIMEOUT_MS,
+		.timeout_ms = call_timeout_ms(s),
 		.body_max = ANSWER_MAX,
 	};
 }
@@ -133,7 +145,7 @@ void etcd_call_ahead(struct store *s, const char *path, const json_t *body)
 {
 	auto_free char *text = json_dumps(body, JSON_COMPACT);
 	char url[ETCD_URL_MAX + 64];
-	struct http_request request = call_request(url, text);
+	struct http_request request = call_request(s, url, text);
 
 	get_url(s, 0, path, url, sizeof(url));
 	if (text)
@@ -151,7 +163,7 @@ int etcd_call(struct store *s, enum store_op op, const char *path, const json_t 
 		return err_errno(err, -ENOMEM, "etcd request");
 	for (unsigned turn = 0; turn < count; turn++) {
 		char url[ETCD_URL_MAX + 64];
-		const struct http_request request = call_request(url, text);
+		const struct http_request request = call_request(s, url, text);
 		int64_t start = clock_ns();
 
 		get_url(s, turn, path, url, sizeof(url));
@@ -173,11 +185,15 @@ int etcd_stream(struct store *s, enum store_op op, const char *path, const json_
 		int (*on_data)(const char *data, size_t len, void *arg, struct err *err), void *arg,
 		struct err *err)
 {
+	/* A member that lost the others ends the stream then, instead of keeping silent. */
+	static const char *const headers[] = { "Grpc-Metadata-Hasleader: true", NULL };
 	auto_free char *text = json_dumps(body, JSON_COMPACT);
 	char url[ETCD_URL_MAX + 64];
 	const struct http_request request = {
 		.url = url,
 		.body = text,
+		.headers = headers,
+		.idle_timeout_ms = IDLE_TIMEOUT_MS,
 		.on_data = on_data,
 		.arg = arg,
 	};

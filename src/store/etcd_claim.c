@@ -20,7 +20,6 @@
 #include <string.h>
 
 #include "etcd.h"
-#include "poplin/base/clock.h"
 #include "poplin/base/log.h"
 
 #define ROUNDS_MAX  10		/* of decisions made on what another claimer changed meanwhile */
@@ -34,6 +33,7 @@ struct claimer {
 	char subnets_folder[ETCD_KEY_MAX];
 	struct etcd_kv record; /* the node's key, as seen */
 	bool found;	       /* it is there */
+	bool keyed;	       /* every record has its subnet's key */
 	uint8_t *taken;	       /* a bit per subnet of the network */
 };
 
@@ -41,66 +41,8 @@ struct claimer {
 struct seen {
 	const char *key;
 	int64_t mod_revision; /* 0: it was not there */
+	int64_t lease;
 };
-
-/* -- leases ------------------------------------------------------------------ */
-
-static int grant(struct store *s, int64_t ttl_s, struct store_claim *ret, struct err *err)
-{
-	auto_(json_decref) json_t *body = json_pack("{so}", "TTL", etcd_number(ttl_s));
-	auto_(json_decref) json_t *answer = NULL;
-	int64_t sent = clock_boot_ns();
-	int r;
-
-	if (!body)
-		return err_errno(err, -ENOMEM, "lease");
-	r = etcd_call(s, STORE_GRANT, "/v3/lease/grant", body, &answer, err);
-	if (r < 0)
-		return r;
-	ret->lease = (uint64_t)etcd_int(answer, "ID");
-	ret->ttl_s = etcd_int(answer, "TTL");
-	ret->sent_boot_ns = sent;
-	if (!ret->lease || ret->ttl_s <= 0)
-		return err_set(err, -EPROTO, "etcd: a lease without number or time to live");
-	return 0;
-}
-
-static int revoke_lease(struct store *s, uint64_t lease, struct err *err)
-{
-	auto_(json_decref) json_t *body = json_pack("{so}", "ID", etcd_number((int64_t)lease));
-	auto_(json_decref) json_t *answer = NULL;
-	int r;
-
-	if (!body)
-		return err_errno(err, -ENOMEM, "lease");
-	r = etcd_call(s, STORE_REVOKE, "/v3/lease/revoke", body, &answer, err);
-	return r == -ENOENT ? 0 : r;
-}
-
-int store_renew(struct store *s, struct store_claim *claim, struct err *err)
-{
-	auto_(json_decref) json_t *body =
-		json_pack("{so}", "ID", etcd_number((int64_t)claim->lease));
-	auto_(json_decref) json_t *answer = NULL;
-	int64_t sent = clock_boot_ns(), ttl_s;
-	const json_t *result;
-	int r;
-
-	if (!body)
-		return err_errno(err, -ENOMEM, "lease");
-	r = etcd_call(s, STORE_KEEPALIVE, "/v3/lease/keepalive", body, &answer, err);
-	if (r < 0)
-		return r;
-	result = json_object_get(answer, "result");
-	if (!result)
-		return err_set(err, -EPROTO, "etcd: a renewal without a result");
-	ttl_s = etcd_int(result, "TTL");
-	if (ttl_s <= 0)
-		return err_set(err, -ENOENT, "the lease is gone");
-	claim->ttl_s = ttl_s;
-	claim->sent_boot_ns = sent;
-	return 0;
-}
 
 /* -- the transaction ---------------------------------------------------------- */
 
@@ -127,7 +69,20 @@ static int subnet_key(const struct claimer *c, const struct prefix *subnet,
 	return 0;
 }
 
-/* Puts both keys if both are as seen. *ret_done says whether they were. */
+/*
+ * Whether the keys hang on our lease although the transaction did not succeed: it was made before,
+ * the answer got lost, and this was the same one sent again (to the next endpoint, or by libcurl on
+ * a connection that had died). The number of the lease is nobody else's.
+ */
+static bool was_put_before(const json_t *answer, uint64_t lease)
+{
+	const json_t *response = json_array_get(json_object_get(answer, "responses"), 0);
+	const json_t *kvs = json_object_get(json_object_get(response, "response_range"), "kvs");
+
+	return etcd_uint(json_array_get(kvs, 0), "lease") == lease;
+}
+
+/* Puts both keys if both are as seen. *ret_done says whether they stand now. */
 static int put_claim(struct claimer *c, const struct seen *node, const struct seen *subnet,
 		     const struct store_claim *claim, bool *ret_done, struct err *err)
 {
@@ -142,14 +97,16 @@ static int put_claim(struct claimer *c, const struct seen *node, const struct se
 	r = record_format(&record, value, sizeof(value), err);
 	if (r < 0)
 		return r;
-	body = json_pack("{s[oo] s[oo]}", "compare", compare(node), compare(subnet), "success",
-			 put(node->key, value, claim->lease),
-			 put(subnet->key, c->req->node, claim->lease));
+	body = json_pack("{s[oo] s[oo] s[{s{so}}]}", "compare", compare(node), compare(subnet),
+			 "success", put(node->key, value, claim->lease),
+			 put(subnet->key, c->req->node, claim->lease), "failure", "request_range",
+			 "key", etcd_string(node->key));
 	if (!body)
 		return err_errno(err, -ENOMEM, "claim");
 	r = etcd_call(c->store, STORE_TXN, "/v3/kv/txn", body, &answer, err);
 	if (r == 0)
-		*ret_done = json_is_true(json_object_get(answer, "succeeded"));
+		*ret_done = json_is_true(json_object_get(answer, "succeeded")) ||
+			    was_put_before(answer, claim->lease);
 	return r;
 }
 
@@ -165,7 +122,11 @@ static int look_at_subnet(struct claimer *c, const char *key, struct seen *ret, 
 
 	if (r < 0)
 		return r;
-	*ret = (struct seen){ .key = key, .mod_revision = found ? kv.mod_revision : 0 };
+	*ret = (struct seen){ .key = key };
+	if (found) {
+		ret->mod_revision = kv.mod_revision;
+		ret->lease = kv.lease;
+	}
 	holder[0] = '\0';
 	if (found && strcmp(kv.value.data, c->req->node) != 0)
 		strlcpy(holder, kv.value.data[0] ? kv.value.data : "?", size);
@@ -179,7 +140,10 @@ static int look_at_subnet(struct claimer *c, const char *key, struct seen *ret, 
 static int claim_subnet(struct claimer *c, const struct prefix *subnet, struct store_claim *ret,
 			struct err *err)
 {
-	const struct seen node = { c->node_key, c->found ? c->record.mod_revision : 0 };
+	const struct seen node = {
+		.key = c->node_key,
+		.mod_revision = c->found ? c->record.mod_revision : 0,
+	};
 	char key[ETCD_KEY_MAX], holder[NODE_NAME_TEXT_MAX], text[PREFIX_TEXT_MAX];
 	struct store_claim claim = { .subnet = *subnet };
 	struct seen seen;
@@ -194,7 +158,7 @@ static int claim_subnet(struct claimer *c, const struct prefix *subnet, struct s
 	if (holder[0])
 		return err_set(err, -EADDRINUSE, "subnet %s is held by node '%s'",
 			       prefix_format(subnet, text), holder);
-	r = grant(c->store, c->req->ttl_s, &claim, err);
+	r = etcd_grant(c->store, c->req->ttl_s, &claim, err);
 	if (r < 0)
 		return r;
 	r = put_claim(c, &node, &seen, &claim, &done, err);
@@ -204,7 +168,7 @@ static int claim_subnet(struct claimer *c, const struct prefix *subnet, struct s
 	}
 	/* When the answer got lost the keys may hang on this lease: then it must stay. */
 	if (r == 0)
-		(void)revoke_lease(c->store, claim.lease, NULL);
+		(void)etcd_revoke(c->store, claim.lease, NULL);
 	return r < 0 ? r
 		     : err_set(err, OVERTAKEN, "subnet %s: another node was faster",
 			       prefix_format(subnet, text));
@@ -218,7 +182,7 @@ static bool same_content(const struct record *a, const struct record *b)
 	       strcmp(a->machine, b->machine) == 0;
 }
 
-/* The subnet's own key stands as it should beside the record. */
+/* The subnet's own key stands as it should beside the record, under the same lease. */
 static int holder_is_right(struct claimer *c, const struct prefix *subnet, bool *ret,
 			   struct err *err)
 {
@@ -229,7 +193,7 @@ static int holder_is_right(struct claimer *c, const struct prefix *subnet, bool 
 	if (r == 0)
 		r = look_at_subnet(c, key, &seen, holder, sizeof(holder), err);
 	if (r == 0)
-		*ret = seen.mod_revision && !holder[0];
+		*ret = seen.mod_revision && !holder[0] && seen.lease == c->record.lease;
 	return r;
 }
 
@@ -260,7 +224,7 @@ static int attach(struct claimer *c, const struct record *record, struct store_c
 	}
 	r = claim_subnet(c, &record->subnets[0], ret, err);
 	if (r == 0 && c->record.lease)
-		(void)revoke_lease(c->store, (uint64_t)c->record.lease, NULL);
+		(void)etcd_revoke(c->store, (uint64_t)c->record.lease, NULL);
 	return r;
 }
 
@@ -303,51 +267,95 @@ static int mark_subnet_key(const struct etcd_kv *kv, void *arg, struct err *err)
 	return 0;
 }
 
-/* Records without a subnet's key are those of the Python agent. */
+/* Records without a subnet's key are those of the Python agent. What our own says is no obstacle.
+ */
 static int mark_record(const struct etcd_kv *kv, void *arg, struct err *err)
 {
 	struct claimer *c = arg;
 	struct record record;
 
-	if (record_parse(kv->value.data, kv->value.len, &record, NULL) < 0)
+	if (strcmp(kv->key.data, c->node_key) == 0 ||
+	    record_parse(kv->value.data, kv->value.len, &record, NULL) < 0)
 		return 0;
 	for (unsigned i = 0; i < record.nsubnets; i++)
 		mark(c, &record.subnets[i]);
 	return 0;
 }
 
-static int find_taken(struct claimer *c, struct err *err)
+static int mark_keyed(struct claimer *c, struct err *err)
+{
+	int64_t revision;
+
+	return etcd_range(c->store, c->subnets_folder, true, mark_subnet_key, NULL, c, &revision,
+			  err);
+}
+
+static int mark_records(struct claimer *c, struct err *err)
 {
 	char folder[ETCD_KEY_MAX];
 	int64_t revision;
-	int r;
+	int r = etcd_records_folder(c->store, folder, err);
 
-	r = etcd_range(c->store, c->subnets_folder, true, mark_subnet_key, NULL, c, &revision, err);
-	if (r == 0)
-		r = etcd_records_folder(c->store, folder, err);
-	if (r == 0)
-		r = etcd_range(c->store, folder, false, mark_record, NULL, c, &revision, err);
-	return r;
+	return r < 0 ? r
+		     : etcd_range(c->store, folder, false, mark_record, NULL, c, &revision, err);
+}
+
+static json_t *survey_request(const char *records, const char *subnets)
+{
+	char records_end[ETCD_KEY_MAX], subnets_end[ETCD_KEY_MAX];
+
+	etcd_folder_end(records, records_end);
+	etcd_folder_end(subnets, subnets_end);
+	return json_pack("{s[{s{so so sb}} {s{so so sb}} {s{so so ss ss sI}}]}", "success",
+			 "request_range", "key", etcd_string(records), "range_end",
+			 etcd_string(records_end), "count_only", 1, "request_range", "key",
+			 etcd_string(subnets), "range_end", etcd_string(subnets_end), "count_only",
+			 1, "request_range", "key", etcd_string(records), "range_end",
+			 etcd_string(records_end), "sort_target", "VALUE", "sort_order", "ASCEND",
+			 "limit", (json_int_t)1);
+}
+
+static const json_t *survey_part(const json_t *answer, size_t i)
+{
+	return json_object_get(json_array_get(json_object_get(answer, "responses"), i),
+			       "response_range");
 }
 
 /*
- * Whether every record has its subnet's key, so that a transaction on that key is all it takes to
- * find out that a subnet is free. Counting is one short request each; only beside records of the
- * Python agent, which have no such key, is there a need to read them all.
+ * Finds out whether every record has its subnet's key, so that a transaction on that key is all it
+ * takes to learn that a subnet is free. That is so when there are no more records than keys and no
+ * record is a bare one, which sorts before all that begin with a brace. One short request, seen at
+ * one revision: of two counts the second would take in what was claimed meanwhile. Only beside
+ * records of the Python agent, which have no such key, is there a need to read them all.
  */
-static int all_keyed(struct claimer *c, bool *ret, struct err *err)
+static int survey(struct claimer *c, struct err *err)
 {
-	int64_t records, subnets;
+	__attribute__((cleanup(etcd_kv_done))) struct etcd_kv kv = { .lease = 0 };
+	auto_(json_decref) json_t *body = NULL;
+	auto_(json_decref) json_t *answer = NULL;
 	char folder[ETCD_KEY_MAX];
+	const json_t *first;
 	int r = etcd_records_folder(c->store, folder, err);
 
-	if (r == 0)
-		r = etcd_count(c->store, folder, &records, err);
-	if (r == 0)
-		r = etcd_count(c->store, c->subnets_folder, &subnets, err);
-	if (r == 0)
-		*ret = records <= subnets;
-	return r;
+	if (r < 0)
+		return r;
+	c->taken = calloc(network_subnets(c->req->network) / 8 + 1, 1);
+	body = survey_request(folder, c->subnets_folder);
+	if (!c->taken || !body)
+		return err_errno(err, -ENOMEM, "claim");
+	r = etcd_call(c->store, STORE_TXN, "/v3/kv/txn", body, &answer, err);
+	if (r < 0)
+		return r;
+	c->keyed = etcd_int(survey_part(answer, 0), "count") <=
+		   etcd_int(survey_part(answer, 1), "count");
+	first = json_array_get(json_object_get(survey_part(answer, 2), "kvs"), 0);
+	if (first) {
+		r = etcd_kv_parse(first, &kv, err);
+		if (r < 0)
+			return r;
+		c->keyed = c->keyed && kv.value.data[0] == '{';
+	}
+	return c->keyed ? 0 : mark_records(c, err);
 }
 
 /* Each put raises the counter's version by one, so each claimer draws its own number. */
@@ -390,15 +398,8 @@ static int claim_any(struct claimer *c, struct store_claim *ret, struct err *err
 	uint32_t count = network_subnets(network), index;
 	char text[PREFIX_TEXT_MAX];
 	uint64_t ticket = 0;
-	bool keyed = false;
-	int r;
+	int r = c->keyed ? 0 : mark_keyed(c, err);
 
-	c->taken = calloc(count / 8 + 1, 1);
-	if (!c->taken)
-		return err_errno(err, -ENOMEM, "claim");
-	r = all_keyed(c, &keyed, err);
-	if (r == 0 && !keyed)
-		r = find_taken(c, err);
 	if (r == 0)
 		r = draw_ticket(c, &ticket, err);
 	if (r < 0)
@@ -412,8 +413,8 @@ static int claim_any(struct claimer *c, struct store_claim *ret, struct err *err
 			return r;
 		/* Held: the next one. Where much is held, a list is quicker than trying. */
 		mark(c, &subnet);
-		if (tries == BLIND_TRIES && keyed) {
-			r = find_taken(c, err);
+		if (tries == BLIND_TRIES && c->keyed) {
+			r = mark_keyed(c, err);
 			if (r < 0)
 				return r;
 		}
@@ -430,6 +431,19 @@ static bool usable(const struct claimer *c, const struct record *record)
 	uint32_t index;
 
 	return record->nsubnets > 0 && network_index(c->req->network, &record->subnets[0], &index);
+}
+
+/* A record may name it that has no subnet's key: the Python agent's. */
+static int claim_preferred(struct claimer *c, struct store_claim *ret, struct err *err)
+{
+	const struct prefix *subnet = c->req->preferred;
+	char text[PREFIX_TEXT_MAX];
+	uint32_t index;
+
+	if (network_index(c->req->network, subnet, &index) && c->taken[index / 8] & 1U << index % 8)
+		return err_set(err, -EADDRINUSE, "subnet %s stands in another node's record",
+			       prefix_format(subnet, text));
+	return claim_subnet(c, subnet, ret, err);
 }
 
 /* One decision on what is seen now. */
@@ -455,8 +469,11 @@ static int decide(struct claimer *c, bool only_preferred, struct store_claim *re
 				return r;
 		}
 	}
+	r = survey(c, err);
+	if (r < 0)
+		return r;
 	if (c->req->preferred) {
-		r = claim_subnet(c, c->req->preferred, ret, err);
+		r = claim_preferred(c, ret, err);
 		if (r != -EADDRINUSE || only_preferred)
 			return r;
 	}
@@ -497,21 +514,32 @@ int store_claim(struct store *s, const struct store_claim_request *req, bool onl
 
 /* -- release ------------------------------------------------------------------------------- */
 
-/* A record without a lease: both keys are deleted, if the record is still the one that was seen. */
+static json_t *delete_op(const char *key)
+{
+	return json_pack("{s{so}}", "request_delete_range", "key", etcd_string(key));
+}
+
+/*
+ * A record without a lease is deleted, if it is still the one that was seen, and the subnet's key
+ * with it when that is this node's: beside a record that was written by hand it may be another's.
+ */
 static int delete_keys(struct claimer *c, const struct record *record, struct err *err)
 {
-	const struct seen node = { c->node_key, c->record.mod_revision };
+	const struct seen node = { .key = c->node_key, .mod_revision = c->record.mod_revision };
 	auto_(json_decref) json_t *body = NULL;
 	auto_(json_decref) json_t *answer = NULL;
-	char key[ETCD_KEY_MAX];
+	char key[ETCD_KEY_MAX], holder[NODE_NAME_TEXT_MAX];
+	struct seen subnet;
 	int r = subnet_key(c, &record->subnets[0], key, err);
 
+	if (r == 0)
+		r = look_at_subnet(c, key, &subnet, holder, sizeof(holder), err);
 	if (r < 0)
 		return r;
-	body = json_pack("{s[o] s[{s{so}} {s{so}}]}", "compare", compare(&node), "success",
-			 "request_delete_range", "key", etcd_string(c->node_key),
-			 "request_delete_range", "key", etcd_string(key));
-	if (!body)
+	body = json_pack("{s[oo] s[o]}", "compare", compare(&node), compare(&subnet), "success",
+			 delete_op(c->node_key));
+	if (!body || (subnet.mod_revision && !holder[0] &&
+		      json_array_append_new(json_object_get(body, "success"), delete_op(key)) < 0))
 		return err_errno(err, -ENOMEM, "release");
 	r = etcd_call(c->store, STORE_TXN, "/v3/kv/txn", body, &answer, err);
 	if (r == 0 && !json_is_true(json_object_get(answer, "succeeded")))
@@ -534,7 +562,7 @@ static int release(struct claimer *c, const char *machine, struct prefix *ret_su
 		return err_wrap(err, r, "record of node '%s'", c->req->node);
 	if (record.machine[0] && strcmp(record.machine, machine) != 0)
 		return tell_other_machine(c, &record, err);
-	r = c->record.lease ? revoke_lease(c->store, (uint64_t)c->record.lease, err)
+	r = c->record.lease ? etcd_revoke(c->store, (uint64_t)c->record.lease, err)
 			    : delete_keys(c, &record, err);
 	if (r == 0 && ret_subnet)
 		*ret_subnet = record.subnets[0];

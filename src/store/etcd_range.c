@@ -45,28 +45,10 @@ int etcd_get(struct store *s, const char *key, struct etcd_kv *ret, bool *ret_fo
 }
 
 /* '/' becomes '0': the end of everything below the folder. */
-static void folder_end(const char *folder, char ret[static ETCD_KEY_MAX])
+void etcd_folder_end(const char *folder, char ret[static ETCD_KEY_MAX])
 {
 	strlcpy(ret, folder, ETCD_KEY_MAX);
 	ret[strlen(ret) - 1]++;
-}
-
-int etcd_count(struct store *s, const char *folder, int64_t *ret, struct err *err)
-{
-	auto_(json_decref) json_t *body = NULL;
-	auto_(json_decref) json_t *answer = NULL;
-	char end[ETCD_KEY_MAX];
-	int r;
-
-	folder_end(folder, end);
-	body = json_pack("{so so sb}", "key", etcd_string(folder), "range_end", etcd_string(end),
-			 "count_only", 1);
-	if (!body)
-		return err_errno(err, -ENOMEM, "count");
-	r = etcd_call(s, STORE_RANGE, "/v3/kv/range", body, &answer, err);
-	if (r == 0)
-		*ret = etcd_int(answer, "count");
-	return r;
 }
 
 /* The pages of one range. */
@@ -74,6 +56,7 @@ struct pages {
 	struct buf next; /* first key of the next page */
 	char end[ETCD_KEY_MAX];
 	int64_t revision; /* 0: the newest */
+	unsigned limit;	  /* keys of a page */
 	bool keys_only;
 	bool more;
 };
@@ -81,7 +64,7 @@ struct pages {
 static json_t *page_request(const struct pages *p)
 {
 	json_t *body = json_pack("{so so sI sb}", "key", etcd_bytes(p->next.data, p->next.len),
-				 "range_end", etcd_string(p->end), "limit", (json_int_t)PAGE_KEYS,
+				 "range_end", etcd_string(p->end), "limit", (json_int_t)p->limit,
 				 "keys_only", (int)p->keys_only);
 
 	/*
@@ -177,12 +160,19 @@ int etcd_range(struct store *s, const char *folder, bool keys_only,
 	       int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err),
 	       void (*on_page)(void *arg), void *arg, int64_t *ret_revision, struct err *err)
 {
-	struct pages p = { .keys_only = keys_only, .more = true };
+	struct pages p = { .limit = PAGE_KEYS, .keys_only = keys_only, .more = true };
 	int r = buf_adds(&p.next, folder) < 0 ? err_errno(err, -ENOMEM, "list") : 0;
 
-	folder_end(folder, p.end);
+	etcd_folder_end(folder, p.end);
 	while (r == 0 && p.more) {
 		r = do_page(s, &p, fn, arg, err);
+		/* Somebody put huge values there: fewer at a time, so that the rest is seen. */
+		if (r == -EFBIG && p.limit > 1) {
+			p.limit /= 4;
+			p.limit += !p.limit;
+			r = 0;
+			continue;
+		}
 		if (r == 0 && on_page)
 			on_page(arg);
 	}
