@@ -15,7 +15,7 @@
 #include "etcd.h"
 #include "splitter.h"
 
-#define MESSAGE_MAX ((size_t)32 * 1024 * 1024)
+#define MESSAGE_MAX ((size_t)8 * 1024 * 1024)
 
 /* -- list ------------------------------------------------------------------- */
 
@@ -183,8 +183,7 @@ static json_t *watch_request(const struct store *s, const char *folder)
 {
 	char end[ETCD_KEY_MAX];
 
-	strlcpy(end, folder, sizeof(end));
-	end[strlen(end) - 1]++;
+	etcd_folder_end(folder, end);
 	return json_pack("{s{so so so sb}}", "create_request", "key", etcd_string(folder),
 			 "range_end", etcd_string(end), "start_revision",
 			 etcd_number(s->revision + 1), "progress_notify", 1);
@@ -206,6 +205,10 @@ int store_watch(struct store *s, const struct store_handler *handler, struct err
 	if (!body)
 		return err_errno(err, -ENOMEM, "watch");
 	r = etcd_stream(s, STORE_WATCH, "/v3/watch", body, on_data, &splitter, err);
+	/* It would be as long the next time; a list takes it in pieces. */
+	if (r == -EFBIG)
+		r = err_set(err, -ESTALE, "a message of the watch is longer than %zu bytes",
+			    MESSAGE_MAX);
 	splitter_done(&splitter);
 	etcd_kv_done(&w.kv);
 	return r;

@@ -4,6 +4,10 @@
 #include <ctype.h>
 #include <errno.h>
 
+#define KEEP_BYTES                                                                                 \
+	65536 /* of memory that a long message needed; the stream may live for months              \
+	       */
+
 /* Follows one character. True: it closed the object. */
 static bool follow(struct splitter *s, char c)
 {
@@ -51,7 +55,10 @@ int splitter_feed(struct splitter *s, const char *data, size_t len, struct err *
 		r = keep(s, data + start, i + 1 - start, err);
 		if (r == 0)
 			r = s->on_object(s->object.data, s->object.len, s->arg, err);
-		buf_reset(&s->object);
+		if (s->object.size > KEEP_BYTES)
+			buf_done(&s->object);
+		else
+			buf_reset(&s->object);
 		if (r < 0)
 			return r;
 	}
