@@ -36,7 +36,10 @@ struct watcher {
 	void (*on_own)(const struct store_change *change, void *arg);
 	void *arg;
 
-	unsigned failures; /* of the thread alone: in a row */
+	/* Of the thread alone. */
+	unsigned failures; /* in a row */
+	bool relisting;	   /* the list that runs is not the first one */
+	bool own_seen;	   /* our own record stood in it */
 
 	struct mutex lock;
 	struct cond wake;
@@ -52,7 +55,25 @@ static int on_listed(const struct store_change *change, void *arg, struct err *e
 {
 	struct watcher *w = arg;
 
+	if (w->relisting && strcmp(change->node, w->node) == 0) {
+		w->own_seen = true;
+		w->on_own(change, w->arg);
+	}
 	return peers_apply(w->peers, change, err);
+}
+
+/*
+ * Among the changes that were missed may be the end of our own record. Its lease lives on, so that
+ * no renewal would tell; another node can claim our subnet. At the first list the claim is just
+ * being made, and nothing was missed.
+ */
+static void check_own_record(struct watcher *w)
+{
+	const struct store_change gone = { .node = w->node };
+
+	if (w->relisting && !w->own_seen)
+		w->on_own(&gone, w->arg);
+	w->relisting = true;
 }
 
 /* The workers get to see whole pages. */
@@ -98,6 +119,7 @@ static int list(struct watcher *w, struct err *err)
 	};
 	int r;
 
+	w->own_seen = false;
 	peers_begin_sync(w->peers);
 	queue_hold(w->queue);
 	r = store_list(w->store, &handler, err);
@@ -105,6 +127,7 @@ static int list(struct watcher *w, struct err *err)
 	if (r < 0)
 		return r;
 	peers_end_sync(w->peers);
+	check_own_record(w);
 	w->on_synced(w->arg);
 	return 0;
 }

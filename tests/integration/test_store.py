@@ -65,6 +65,26 @@ def test_compaction_while_cut_off_leads_to_a_new_list(make_cluster):
     assert first.metric('poplin_watch_restarts_total{reason="stale"}') >= 1
 
 
+def test_our_own_record_that_went_while_cut_off_comes_back(make_cluster):
+    # The lease lives on, so no renewal tells; without its keys anybody may claim the subnet.
+    cluster = make_cluster(LEASE_TTL=600)
+    first, second = cluster.start_nodes(2)
+    subnet = first.subnet
+    cluster.cut_etcd()
+    cluster.stop_etcd()
+    cluster.start_etcd()
+    cluster.delete("/poplin/nodes/n1")
+    cluster.delete("/poplin/nodes-subnets/" + subnet.replace("/", "-"))
+    cluster.put("/other", "x")
+    revision = json.loads(cluster.etcdctl("get", "/other", "-w", "json"))["header"]["revision"]
+    cluster.etcdctl("compact", str(revision))
+    cluster.cut_etcd(down=False)
+    wait_for(lambda: "/poplin/nodes/n1" in cluster.get(), "the record", 40)
+    assert cluster.get("/poplin/nodes-subnets/")
+    assert first.subnet == subnet
+    second.wait_routes({subnet: first.address}, 40)
+
+
 def test_an_empty_new_etcd_gets_the_same_claims_again(make_cluster):
     cluster = make_cluster(LEASE_TTL=10)
     first, second = cluster.start_nodes(2)
