@@ -39,6 +39,7 @@ struct etcd_server {
 };
 
 static struct etcd_server server;
+static bool no_etcd; /* on this machine */
 
 static inline void sleep_ms(long ms)
 {
@@ -83,6 +84,7 @@ static inline void run_etcd(void)
 	_exit(127);
 }
 
+/* The test is skipped when there is no etcd: to be called before a thread is started. */
 static inline struct store *open_store(const char *prefix, const char *endpoints)
 {
 	char counter[ETCD_KEY_MAX];
@@ -94,6 +96,8 @@ static inline struct store *open_store(const char *prefix, const char *endpoints
 	struct err err = ERR_INIT;
 	struct store *s = NULL;
 
+	if (no_etcd)
+		skip();
 	(void)snprintf(counter, sizeof(counter), "%s-counter", prefix);
 	SHOULD_WORK(store_open(&s, &config, &err), &err);
 	return s;
@@ -145,8 +149,6 @@ static inline void etcd_stop(void)
 	server.pid = 0;
 }
 
-static bool no_etcd; /* on this machine: the tests are skipped */
-
 static inline int etcd_setup(void **state)
 {
 	int client, peer;
@@ -185,8 +187,6 @@ static inline int prefix_setup(void **state)
 	static unsigned count;
 	static char prefix[64];
 
-	if (no_etcd)
-		skip();
 	(void)snprintf(prefix, sizeof(prefix), "/test%u/nodes", ++count);
 	*state = prefix;
 	return 0;

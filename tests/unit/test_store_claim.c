@@ -463,10 +463,10 @@ static void a_claim_whose_answer_was_lost_stands(void **state)
 
 	proxy.fd = bind_any(&proxy.port);
 	assert_int_equal(listen(proxy.fd, 8), 0);
-	assert_int_equal(thread_start(&proxy.thread, "proxy", run_proxy, &proxy), 0);
 	(void)snprintf(endpoints, sizeof(endpoints), "127.0.0.1:%u,127.0.0.1:%u", proxy.port,
 		       proxy.port);
 	s = open_store(*state, endpoints);
+	assert_int_equal(thread_start(&proxy.thread, "proxy", run_proxy, &proxy), 0);
 	first = claim(s, "n1");
 	assert_false(proxy.armed);
 	check_keys(s, "n1", &first);

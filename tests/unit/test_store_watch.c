@@ -448,9 +448,9 @@ static int renew_at(const char *prefix, const char *text, struct err *err)
 
 	c.fd = bind_any(&c.port);
 	assert_int_equal(listen(c.fd, 4), 0);
-	assert_int_equal(thread_start(&c.thread, "canned", answer, &c), 0);
 	(void)snprintf(endpoint, sizeof(endpoint), "127.0.0.1:%u", c.port);
 	s = open_store(prefix, endpoint);
+	assert_int_equal(thread_start(&c.thread, "canned", answer, &c), 0);
 	r = store_renew(s, &claim, err);
 	store_close(s);
 	(void)shutdown(c.fd, SHUT_RDWR);
