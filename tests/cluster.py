@@ -46,14 +46,14 @@ def run(*argv, check=True, timeout=60, **kwargs):
 
 
 def wait_for(condition, what, timeout=20.0):
-    """Waits until condition() is true and returns its value."""
+    """Waits until condition() is true and returns its value. what: text, or a function for it."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise Failed(f"waited {timeout:g} s in vain for {what}")
+            raise Failed(f"waited {timeout:g} s in vain for {what() if callable(what) else what}")
         time.sleep(0.02)
 
 
@@ -74,6 +74,7 @@ class Process:
     def __init__(self, argv, log, env=None, before_exec=None):
         self.log_path = log
         self.started = time.monotonic()
+        self.ended = False  # by end(), not by itself
         with open(log, "ab") as output:
             self.popen = subprocess.Popen([str(a) for a in argv], stdin=subprocess.DEVNULL,
                                           stdout=output, stderr=output, start_new_session=True,
@@ -94,6 +95,7 @@ class Process:
         """Ends it and returns (exit status, seconds that it took)."""
         start = time.monotonic()
         if self.alive():
+            self.ended = True
             self.popen.send_signal(number)
         try:
             status = self.popen.wait(timeout)
@@ -277,8 +279,8 @@ class Node:
                                                                             84)))}
 
     def wait_routes(self, routes, timeout=20.0):
-        wait_for(lambda: self.routes() == routes, f"{self.name} to have the routes {routes}; it has "
-                 f"{self.routes()}", timeout)
+        wait_for(lambda: self.routes() == routes, lambda: f"{self.name} to have the routes "
+                 f"{routes}; it has {self.routes()}", timeout)
 
     # -- pods ------------------------------------------------------------------------
 
@@ -328,13 +330,30 @@ class Node:
             pod.attach()
         return pod
 
+    def bad_end(self):
+        """Ends the agent. What was wrong with how it ended, by itself or now; "" if nothing."""
+        process = self.process
+        if not process:
+            return ""
+        if not process.alive() and not process.ended:
+            return f"poplind ended by itself with {process.popen.returncode}"
+        if process.ended:
+            return ""
+        try:
+            status, _ = process.end()
+        except Failed as error:
+            return str(error)
+        return f"poplind ended with {status}" if status else ""
+
     def close(self):
-        if self.process and self.process.alive():
-            with contextlib.suppress(Failed):
-                self.process.end()
-        for pod in self.pods:
-            pod.close()
-        run("ip", "netns", "del", self.namespace, check=False)
+        with contextlib.ExitStack() as stack:
+            stack.callback(run, "ip", "netns", "del", self.namespace, check=False)
+            for pod in self.pods:
+                stack.callback(pod.close)
+            if self.process and self.process.alive():
+                self.process.send(signal.SIGCONT)
+                with contextlib.suppress(Failed):
+                    self.process.end()
 
 
 class Cluster:
@@ -350,6 +369,7 @@ class Cluster:
         self.switch = f"{self.prefix}-switch"
         self.store = f"{self.prefix}-etcd"
         self.etcd = None
+        self.helpers = []
         try:
             for namespace in (self.switch, self.store):
                 run("ip", "netns", "add", namespace)
@@ -465,18 +485,29 @@ class Cluster:
     # -- the end -----------------------------------------------------------------------
 
     def complaints(self):
-        """What the sanitizers found in any agent."""
-        return {name: node.log() for name, node in self.nodes.items()
-                if SANITIZER.search(node.log())}
+        """Ends the agents; {node: log} of those with a sanitizer's finding or a bad end."""
+        found = {}
+        for name, node in self.nodes.items():
+            why = node.bad_end()
+            if why or SANITIZER.search(node.log()):
+                found[name] = f"{node.log()}\n{why}"
+        return found
+
+    def etcd_log(self):
+        return "".join(p.read_text(errors="replace") for p in sorted(self.dir.glob("etcd*.log")))
 
     def close(self):
-        for node in self.nodes.values():
-            node.close()
-        if self.etcd and self.etcd.alive():
-            self.etcd.end(signal.SIGKILL)
-        for namespace in (self.store, self.switch):
-            run("ip", "netns", "del", namespace, check=False)
-        shutil.rmtree(self.dir, ignore_errors=True)
+        """Goes on whatever fails, and then tells it."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.dir, ignore_errors=True)
+            for namespace in (self.store, self.switch):
+                stack.callback(run, "ip", "netns", "del", namespace, check=False)
+            for process in self.helpers:
+                stack.callback(process.end, signal.SIGKILL)
+            if self.etcd:
+                stack.callback(self.etcd.end, signal.SIGKILL)
+            for node in self.nodes.values():
+                stack.callback(node.close)
 
     def __enter__(self):
         return self
@@ -494,6 +525,7 @@ class Watch:
         self.process = Process(["ip", "netns", "exec", cluster.store, "etcdctl", "--endpoints",
                                 "http://127.0.0.1:2379", "watch", "--prefix", "/"],
                                self.path, {"ETCDCTL_API": "3"})
+        cluster.helpers.append(self.process)
         self.mark()
 
     def mark(self):

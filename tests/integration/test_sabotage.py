@@ -51,7 +51,7 @@ class Saboteur:
         return nexthops ^ set(self.wanted.values()) or None
 
     def settle(self, done):
-        wait_for(lambda: not self.problem(), f"the end of {done}: {self.problem()}", 30)
+        wait_for(lambda: not self.problem(), lambda: f"the end of {done}: {self.problem()}", 30)
 
     # -- sabotage --------------------------------------------------------------------
 
