@@ -11,8 +11,8 @@
  * Whatever fails is tried again with backoff, and everything is looked at again at each resync.
  *
  * Start: kernel state is read before anything is changed, and routes of an earlier run stay until
- *the list from the store is complete. Stop: the threads end in the reverse order; nothing is
- *removed.
+ * the list from the store is complete. Stop: the threads end in the reverse order; nothing is
+ * removed.
  */
 #include "agent.h"
 

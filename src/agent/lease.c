@@ -3,16 +3,16 @@
  * Theory of operation. The thread is in one of two states:
  *
  *	claiming   store_claim(), again and again with backoff. It attaches to a record of ours that
- *is still alive, so a restarted agent keeps its lease and nobody sees a change. held
- *store_renew() at a third of the TTL with jitter; after a failure sooner, but never so often that a
- *store in trouble gets more of it.
+ *		   is still alive, so a restarted agent keeps its lease and nobody sees a change.
+ *	held	   store_renew() at a third of the TTL with jitter; after a failure sooner, but
+ *		   never so often that a store in trouble gets more of it.
  *
  * A renewal that is answered "no such lease", a change of what the record or the lease should be,
- *and a record that vanished under a living lease all lead back to claiming: store_claim() compares
- *with what stands in the store and does what is missing, so there is one way to every end.
+ * and a record that vanished under a living lease all lead back to claiming: store_claim() compares
+ * with what stands in the store and does what is missing, so there is one way to every end.
  *
  * The subnet held last is asked for alone at first: pods have addresses of it. Only when another
- *node owns it by now do we take what is free; the pods of the lost subnet are cut off then, which
+ * node owns it by now do we take what is free; the pods of the lost subnet are cut off then, which
  * nothing can avoid, and the log says so.
  *
  * A lease counts from before its renewal was sent, by the boot clock, which runs on in a suspended
@@ -211,8 +211,7 @@ static int renew(struct lease *l, struct err *err)
 	if (r == -ENOENT) {
 		metric_inc_label(METRIC_LEASE_RENEWALS, METRIC_LOST);
 		log_warn("the lease is gone, claiming again");
-		/* It may have been revoked before its time: nothing may be given out from now on.
-		 */
+		/* It may have been revoked before its time: give out nothing from now on. */
 		l->claimed = false;
 		write_state(l);
 		return claim(l, err);

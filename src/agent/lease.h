@@ -54,7 +54,8 @@ void lease_get(struct lease *l, struct lease_status *ret);
 /* The claim is moved to a lease of this TTL, at once. */
 void lease_set_ttl(struct lease *l, int64_t ttl_s);
 void lease_set_address(struct lease *l, const struct addr *address); /* rewrites the record */
-/* The watcher saw our record change: unless it is what we wrote ourselves, the claim is made anew.
+/*
+ * The watcher saw our record change: unless it is what we wrote ourselves, the claim is made anew.
  */
 void lease_check(struct lease *l, const struct store_change *change);
 int lease_set_endpoints(struct lease *l, const char *endpoints, struct err *err);

@@ -149,7 +149,8 @@ static const struct metric_row rows[] = {
 };
 static_assert(countof(rows) == METRICS, "a row for each metric");
 
-/* Gauges are kept as two's complement. Relaxed order: nothing is concluded from one about another.
+/*
+ * Gauges are kept as two's complement. Relaxed order: nothing is concluded from one about another.
  */
 static _Atomic uint64_t cells[CELLS];
 

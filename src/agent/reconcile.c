@@ -97,7 +97,8 @@ static bool take_subnet(struct agent *a)
 	return true;
 }
 
-/* True once every route of the first complete list was tried. Failed ones do not hold the node up.
+/*
+ * True once every route of the first complete list was tried. Failed ones do not hold the node up.
  */
 static bool first_sync_done(struct agent *a)
 {

@@ -47,8 +47,7 @@ struct status_view {
 
 	char store_endpoint[STATUS_ENDPOINT_MAX];
 	bool store_connected;	      /* the watch stands */
-	int64_t store_last_change_ns; /* clock_ns() of the last change from the store; 0: none yet
-				       */
+	int64_t store_last_change_ns; /* clock_ns() of the store's last change; 0: none yet */
 };
 
 /* Adds a reason; those that do not fit are left out. */

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Theory of operation. There is one loop: list if that is due, then watch until the watch ends,
- *which it always does with an error. The error decides what comes next:
+ * which it always does with an error. The error decides what comes next:
  *
  *	-ESTALE	     changes were missed for good: list again and apply the difference
  *	-ECANCELED   stop, or new endpoints: go on with those, from the same position
  *	other	     cut off: wait (backoff with jitter, so that a thousand nodes do not
  *		     come back to a restarted store in one moment), then resume from the same
- *position
+ *		     position
  *
  * A list that breaks off leaves peers as it was: what was not seen counts as gone only at the end
- *of a complete list. So nothing is ever removed because the store was away.
+ * of a complete list. So nothing is ever removed because the store was away.
  */
 #include "watcher.h"
 

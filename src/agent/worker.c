@@ -119,7 +119,8 @@ static int plan_nexthop_key(struct worker *worker, size_t item, const struct add
 	if (used || (is != FIB_NEXTHOP_THERE && is != FIB_NEXTHOP_MISPLACED) ||
 	    !peers_complete(p->config.peers))
 		return 0;
-	/* -EBUSY: routes go by it that are about to be removed, by a worker that is not done yet.
+	/*
+	 * -EBUSY: routes go by it that are about to be removed, by a worker that is not done yet.
 	 */
 	if (fib_nexthop_note(p->config.fib, gateway, FIB_NEXTHOP_LEAVING) < 0)
 		return -EAGAIN;

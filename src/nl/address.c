@@ -20,7 +20,8 @@ int address_parse(const struct nlmsghdr *msg, struct address *ret)
 	    nlmsg_parse((struct nlmsghdr *)msg, sizeof(*body), attrs, IFA_MAX, policy) < 0)
 		return -EINVAL;
 	body = nlmsg_data(msg);
-	/* IFA_ADDRESS is the other end of a point-to-point link; IFA_LOCAL is ours where it exists.
+	/*
+	 * IFA_ADDRESS is the other end of a point-to-point link; IFA_LOCAL is ours where it exists.
 	 */
 	local = attrs[IFA_LOCAL] ? attrs[IFA_LOCAL] : attrs[IFA_ADDRESS];
 	if (attr_get_addr(local, body->ifa_family, &a.address.addr) < 0)
@@ -86,7 +87,8 @@ static struct nl_msg *change_msg(int type, int flags, unsigned index, const stru
 	if (type == RTM_NEWADDR && address->addr.family == AF_INET && address->len < 31 &&
 	    attr_put_addr(msg, IFA_BROADCAST, &broadcast) < 0)
 		goto fail;
-	/* Nobody else gives out addresses of ours: detecting duplicates would only cost a second.
+	/*
+	 * Nobody else gives out addresses of ours: detecting duplicates would only cost a second.
 	 */
 	if (type == RTM_NEWADDR && address->addr.family == AF_INET6 &&
 	    nla_put_u32(msg, IFA_FLAGS, IFA_F_NODAD) < 0)

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Theory of operation. A claim is two keys under one lease: the node's record and the subnet's
- *holder. Every change of them is one transaction that compares both with what was seen before
- *(their mod_revision; that of a key which is not there is 0), so of any number of claimers one
- *wins, and a decision that was made on old knowledge fails and is made anew.
+ * holder. Every change of them is one transaction that compares both with what was seen before
+ * (their mod_revision; that of a key which is not there is 0), so of any number of claimers one
+ * wins, and a decision that was made on old knowledge fails and is made anew.
  *
  *	record there, ours, lease alive	   keep the lease; if the record or the TTL should differ,
- *put both keys under a new lease, then revoke the old one, which by then holds nothing: watchers
- *see a PUT, never a DELETE record there, of another machine   -EEXIST: two machines share a name
+ *					   put both keys under a new lease, then revoke the old
+ *					   one, which by then holds nothing: watchers see a PUT,
+ *					   never a DELETE
+ *	record there, another machine's	   -EEXIST: two machines share a name
  *	record there, bare, no lease	   the Python agent's: its subnet is taken over
- *	no record			   the preferred subnet; otherwise a ticket from the counter
- *key gives the first candidate, and the next free one is taken
+ *	no record			   the preferred subnet; otherwise a ticket from the
+ *					   counter key gives the first candidate, and the next
+ *					   free one is taken
  *
  * A lease that was granted for nothing is revoked, as far as that can be done; it runs out anyway.
  */
@@ -267,7 +270,8 @@ static int mark_subnet_key(const struct etcd_kv *kv, void *arg, struct err *err)
 	return 0;
 }
 
-/* Records without a subnet's key are those of the Python agent. What our own says is no obstacle.
+/*
+ * Records without a subnet's key are those of the Python agent. What our own says is no obstacle.
  */
 static int mark_record(const struct etcd_kv *kv, void *arg, struct err *err)
 {

@@ -88,7 +88,8 @@ static int check_header(const struct watching *w, const json_t *header, struct e
 
 	if (cluster != s->cluster_id)
 		return err_set(err, -ESTALE, "another etcd cluster answers");
-	/* Where a message tells the store's revision, it is never one before what was told already.
+	/*
+	 * Where a message tells the store's revision, it is never one before what was told already.
 	 */
 	if (revision && revision < s->revision)
 		return err_set(err, -ESTALE,

@@ -4,9 +4,8 @@
 #include <ctype.h>
 #include <errno.h>
 
-#define KEEP_BYTES                                                                                 \
-	65536 /* of memory that a long message needed; the stream may live for months              \
-	       */
+/* Of memory that a long message needed; the stream may live for months. */
+#define KEEP_BYTES 65536
 
 /* Follows one character. True: it closed the object. */
 static bool follow(struct splitter *s, char c)

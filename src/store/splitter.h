@@ -17,7 +17,8 @@
 
 struct splitter {
 	size_t max; /* bytes of one object */
-	/* Called with each object, NUL-terminated; a negative return ends the feed and is returned.
+	/*
+	 * Called with each object, NUL-terminated; a negative return ends the feed and is returned.
 	 */
 	int (*on_object)(const char *text, size_t len, void *arg, struct err *err);
 	void *arg;

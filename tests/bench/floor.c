@@ -6,7 +6,7 @@
  *	floor count N		waits until N routes of protocol 84 were made; prints when, by the
  *				monotonic clock
  *	floor pods N BRIDGE	N times a veth with its peer in a new namespace, address, up,
- *default route, then its removal; prints the microseconds of each
+ *				default route, then its removal; prints the microseconds of each
  *
  * Run in a network namespace of its own, with DEVICE or BRIDGE there. Not a part of poplin, and
  * shares no code with it: raw sockets, prebuilt messages, one acknowledgement per batch.

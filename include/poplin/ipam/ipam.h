@@ -8,10 +8,10 @@
  *	DIR/addresses/10.2.1.5                      ->  <container id>:<interface>
  * The attachment is made first and removed last, so a process that dies at any point leaves at most
  * an attachment that the following DEL or GC finds by its name. An address is held as long as its
- *link is there. Changes are made one at a time under flock(2) of DIR, which ends with the process:
- *two releases of one owner could otherwise take the address from whoever got it in between.
+ * link is there. Changes are made one at a time under flock(2) of DIR, which ends with the process:
+ * two releases of one owner could otherwise take the address from whoever got it in between.
  *DIR/last holds the address given last; the search goes on behind it, so that a freed address rests
- *before it is used again. It is only a hint.
+ * before it is used again. It is only a hint.
  *
  * Threads and processes: any number at once.
  */

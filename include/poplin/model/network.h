@@ -13,7 +13,8 @@ struct network {
 	uint8_t node_len;   /* length of a node's subnet: pods.len + IP_SUBNET_MARGIN */
 };
 
-/* A node's subnet must hold a gateway and a pod: at most /30 (IPv6 /126). margin at most 24 bits.
+/*
+ * A node's subnet must hold a gateway and a pod: at most /30 (IPv6 /126). margin at most 24 bits.
  */
 int network_init(struct network *ret, const struct prefix *pods, unsigned margin, struct err *err);
 uint32_t network_subnets(const struct network *n); /* how many node subnets there are */

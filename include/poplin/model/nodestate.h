@@ -18,7 +18,8 @@
 struct nodestate {
 	char node[NODE_NAME_TEXT_MAX];
 	struct prefix subnet;
-	/* By the boot clock (clock_boot_ns), counted from before the renewal was sent. 0: no lease.
+	/*
+	 * By the boot clock (clock_boot_ns), counted from before the renewal was sent. 0: no lease.
 	 */
 	int64_t lease_deadline_ns;
 };

@@ -32,7 +32,8 @@ struct link_forwarding {
 /* Reads a RTM_NEWNETCONF message. -EINVAL: it is none, or not of forwarding. */
 int link_forwarding_parse(const struct nlmsghdr *msg, struct link_forwarding *ret);
 
-/* Every port of the bridge `master` (its index), or every link when 0. A negative return ends it.
+/*
+ * Every port of the bridge `master` (its index), or every link when 0. A negative return ends it.
  */
 int link_foreach(struct netlink *nl, unsigned master, int (*fn)(const struct link *link, void *arg),
 		 void *arg, struct err *err);

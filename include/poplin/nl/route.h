@@ -47,7 +47,8 @@ int nexthop_get(struct netlink *nl, uint32_t id, struct nexthop *ret, struct err
 /* Whether this kernel knows nexthop objects (since 5.3). */
 bool nexthop_supported(struct netlink *nl);
 
-/* The route with the lowest metric to 0.0.0.0/0 (or ::/0): its outgoing link. -ENETUNREACH: none.
+/*
+ * The route with the lowest metric to 0.0.0.0/0 (or ::/0): its outgoing link. -ENETUNREACH: none.
  */
 int route_default(struct netlink *nl, int family, struct route *ret, struct err *err);
 

@@ -56,7 +56,8 @@ void store_close(struct store *s);
 DEFINE_AUTO(struct store *, store_close)
 void store_cancel(struct store *s); /* any thread; until store_rearm() */
 void store_rearm(struct store *s);
-/* Any thread; used from the next request on. A running watch goes on until it is cut or cancelled.
+/*
+ * Any thread; used from the next request on. A running watch goes on until it is cut or cancelled.
  */
 int store_set_endpoints(struct store *s, const char *endpoints, struct err *err);
 /* The endpoint that answered last, for logs. */
@@ -123,7 +124,8 @@ struct store_handler {
 	int (*on_change)(const struct store_change *change, void *arg, struct err *err);
 	/* Watch only: the stream stands (called once per store_watch() that got so far). */
 	void (*on_connected)(void *arg);
-	/* The changes of one answer (a page of a list, a message of a watch) are told; may be NULL.
+	/*
+	 * The changes of one answer (a page of a list, a message of a watch) are told; may be NULL.
 	 */
 	void (*on_batch)(void *arg);
 	void *arg;
