@@ -32,6 +32,8 @@ static int reconcile_node(struct agent *a, struct err *err)
 			 addr_format(&node.address, text));
 		peers_set_own_address(a->peers, &node.address);
 		lease_set_address(a->lease, &node.address);
+		/* Its connection comes from the old address, so nothing reaches it any more. */
+		watcher_reconnect(a->watcher);
 	}
 	if (other_link)
 		pool_set_link(a->pool, node.index);

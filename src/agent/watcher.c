@@ -219,18 +219,22 @@ void watcher_get(struct watcher *w, struct watcher_status *ret)
 	*ret = w->status;
 }
 
-int watcher_set_endpoints(struct watcher *w, const char *endpoints, struct err *err)
+void watcher_reconnect(struct watcher *w)
 {
-	int r = store_set_endpoints(w->store, endpoints, err);
-
-	if (r < 0)
-		return r;
 	mutex_lock(&w->lock);
 	w->retry = true;
 	cond_signal(&w->wake);
 	mutex_unlock(&w->lock);
-	store_cancel(w->store); /* the watch that stands goes to one of the old endpoints */
-	return 0;
+	store_cancel(w->store);
+}
+
+int watcher_set_endpoints(struct watcher *w, const char *endpoints, struct err *err)
+{
+	int r = store_set_endpoints(w->store, endpoints, err);
+
+	if (r == 0)
+		watcher_reconnect(w); /* the watch that stands goes to one of the old ones */
+	return r;
 }
 
 static void watcher_free(struct watcher *w)

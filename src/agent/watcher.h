@@ -42,6 +42,8 @@ void watcher_stop(struct watcher *w); /* ends the thread and frees it */
 DEFINE_AUTO(struct watcher *, watcher_stop)
 
 void watcher_get(struct watcher *w, struct watcher_status *ret);
+/* Leaves the connection it has, and goes on by a new one from the same position. */
+void watcher_reconnect(struct watcher *w);
 int watcher_set_endpoints(struct watcher *w, const char *endpoints, struct err *err);
 
 #endif

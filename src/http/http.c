@@ -8,9 +8,12 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "poplin/base/clock.h"
 
@@ -20,7 +23,8 @@
 #define RECEIVE_BYTES	   131072L /* a page of a list in few reads */
 #define POLL_MS		   1000
 #define KEEPALIVE_IDLE_S   20L
-#define KEEPALIVE_PROBE_S  10L
+#define KEEPALIVE_PROBE_S  5L
+#define SILENCE_MS	   30000 /* without an acknowledgement: the connection is given up */
 
 struct http {
 	CURL *easy;
@@ -87,6 +91,21 @@ static void end_transfer(struct http *h);
 
 /* -- life --------------------------------------------------------------------- */
 
+/*
+ * A peer that vanished without a word (power, a firewall, our own address gone) would otherwise be
+ * noticed after two minutes: curl has no option for the number of probes. See tcp(7).
+ */
+static int on_socket(void *arg, curl_socket_t fd, curlsocktype purpose)
+{
+	const unsigned silence_ms = SILENCE_MS;
+
+	(void)arg;
+	if (purpose == CURLSOCKTYPE_IPCXN)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silence_ms,
+				 sizeof(silence_ms));
+	return CURL_SOCKOPT_OK;
+}
+
 static void set_options(struct http *h)
 {
 	curl_easy_setopt(h->easy, CURLOPT_ERRORBUFFER, h->error);
@@ -96,6 +115,7 @@ static void set_options(struct http *h)
 	curl_easy_setopt(h->easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	curl_easy_setopt(h->easy, CURLOPT_TCP_KEEPIDLE, KEEPALIVE_IDLE_S);
 	curl_easy_setopt(h->easy, CURLOPT_TCP_KEEPINTVL, KEEPALIVE_PROBE_S);
+	curl_easy_setopt(h->easy, CURLOPT_SOCKOPTFUNCTION, on_socket);
 	curl_easy_setopt(h->easy, CURLOPT_BUFFERSIZE, RECEIVE_BYTES);
 	/* Node and datastore are neighbours: a proxy of the environment is not meant for them. */
 	curl_easy_setopt(h->easy, CURLOPT_PROXY, "");

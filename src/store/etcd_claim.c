@@ -501,8 +501,11 @@ int store_claim(struct store *s, const struct store_claim_request *req, bool onl
 {
 	struct claimer c = { .store = s, .req = req };
 	struct err why = ERR_INIT;
-	int r = prepare(&c, &why);
+	int r;
 
+	/* As with a renewal: what is claimed anew still has a lease, and that runs on. */
+	s->timeout_ms = req->ttl_s * 1000 / 6;
+	r = prepare(&c, &why);
 	for (int round = 0; r == 0 && round < ROUNDS_MAX; round++) {
 		r = decide(&c, only_preferred, ret, &why);
 		free(c.taken);
@@ -512,6 +515,7 @@ int store_claim(struct store *s, const struct store_claim_request *req, bool onl
 		log_debug("claim decided anew" KV("reason", "%s"), why.text);
 		r = round + 1 < ROUNDS_MAX ? 0 : -EAGAIN;
 	}
+	s->timeout_ms = 0;
 	etcd_kv_done(&c.record);
 	return r < 0 ? err_set(err, r, "%s", why.text) : 0;
 }

@@ -41,7 +41,7 @@ int store_renew(struct store *s, struct store_claim *claim, struct err *err)
 	auto_(json_decref) json_t *body =
 		json_pack("{so}", "ID", etcd_number((int64_t)claim->lease));
 	auto_(json_decref) json_t *answer = NULL;
-	int64_t sent = clock_boot_ns(), ttl_s;
+	int64_t sent = clock_boot_ns(), before = s->timeout_ms, ttl_s;
 	const json_t *result;
 	int r;
 
@@ -50,7 +50,7 @@ int store_renew(struct store *s, struct store_claim *claim, struct err *err)
 	/* With a short lease there must be time left for the other endpoints. */
 	s->timeout_ms = claim->ttl_s * 1000 / 6;
 	r = etcd_call(s, STORE_KEEPALIVE, "/v3/lease/keepalive", body, &answer, err);
-	s->timeout_ms = 0;
+	s->timeout_ms = before;
 	if (r < 0)
 		return r;
 	result = json_object_get(answer, "result");

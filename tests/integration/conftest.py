@@ -29,7 +29,7 @@ def pytest_runtest_makereport(item, call):
     for cluster in getattr(item, "clusters", []):
         for name, node in cluster.nodes.items():
             report.sections.append((f"poplind of {name}", node.log()[-8000:]))
-        report.sections.append(("etcd", cluster.etcd_log()[-4000:]))
+        report.sections.append(("etcd", cluster.etcd_log()[-1500:]))
 
 
 @pytest.fixture

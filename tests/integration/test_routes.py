@@ -215,3 +215,41 @@ def test_a_gateway_that_changed_while_the_agent_was_away_leaves_no_nexthop(clust
     first.wait_routes({"10.2.170.0/24": f"{cluster.net}.0.91"})
     wait_for(lambda: [n["gateway"] for n in first.ip_json("nexthop", "show", "proto", "84")]
              == [f"{cluster.net}.0.91"], "the old nexthop to go")
+
+
+def test_a_node_that_moves_to_another_address_is_followed(cluster):
+    first, second = cluster.start_nodes(2)
+    subnet, watch, new = first.subnet, cluster.watch_deletes(), f"{cluster.net}.99.1"
+    first.ip("address", "add", f"{new}/16", "dev", "eth0")
+    first.ip("address", "del", f"{first.address}/16", "dev", "eth0")
+    first.ip("address", "replace", f"{new}/16", "dev", "eth0")
+    first.ip("route", "replace", "default", "via", f"{cluster.net}.0.1")
+    second.wait_routes({subnet: new})
+    first.wait_routes({second.subnet: second.address})
+    assert first.subnet == subnet
+    assert watch.deletes() == []
+    watch.close()
+
+
+def test_the_cni_files_come_back(make_cluster):
+    cluster = make_cluster(RESYNC_INTERVAL=1)
+    first, = cluster.start_nodes(1)
+    config, plugin = (Path(first.settings[n]) for n in ("CNI_CONFIG_LOCATION",
+                                                        "CNI_PLUGIN_LOCATION"))
+    good, program = config.read_text(), plugin.read_bytes()
+    config.unlink()
+    wait_for(config.exists, "the configuration", 10)
+    config.write_text("{}")
+    plugin.unlink()
+    wait_for(lambda: config.read_text() == good and plugin.exists()
+             and plugin.read_bytes() == program, "both files", 10)
+    assert [p.name for p in config.parent.iterdir()] == [config.name]
+    first.pod("works")
+
+
+def test_the_bridges_mtu_follows_the_interfaces(make_cluster):
+    cluster = make_cluster(RESYNC_INTERVAL=3600)
+    first, = cluster.start_nodes(1)
+    first.ip("link", "set", "eth0", "mtu", "1400")
+    wait_for(lambda: first.ip_json("link", "show", "dev", "poplin0")[0]["mtu"] == 1400, "it", 10)
+    wait_for(lambda: first.plugin_config()["mtu"] == 1400, "the plugin's configuration", 10)

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Signals and what poplind does besides running."""
 import os
+import random
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
-from cluster import wait_for
+from cluster import peer, wait_for
 
 
 def threads(node, name):
@@ -107,6 +110,50 @@ def test_sigterm_stops_within_two_seconds_and_leaves_everything(make_cluster, et
     assert Path(first.settings["CNI_CONFIG_LOCATION"]).exists()
     if etcd == "there":
         assert "/poplin/nodes/n1" in cluster.get()
+
+
+def test_reloads_and_changes_without_end(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60, LOG_LEVEL="info", IP_SUBNET="10.0.0.0/8",
+                           IP_SUBNET_MARGIN=16)
+    first, = cluster.start_nodes(1)
+    wanted = {}
+    for i in range(40):
+        first.write_config(ROUTE_WORKERS=1 + i * 7 % 16, RESYNC_INTERVAL=1 + i % 3,
+                           LEASE_TTL=30 + i % 2, LOG_FORMAT=("text", "json")[i % 2],
+                           ETCD_HOST=("", "http://")[i % 2] + f"{cluster.etcd_address}:2379")
+        first.process.send(signal.SIGHUP)
+        cluster.put_peers(i * 10, 10)
+        wanted.update(peer(n) for n in range(i * 10, i * 10 + 10))
+        if i % 4 == 3:
+            cluster.etcdctl("del", f"/poplin/nodes/node-{i * 10:05d}")
+            wanted.pop(peer(i * 10)[0])
+    first.wait_routes(wanted)
+    first.hangup()
+    assert threads(first, "worker/") == first.settings["ROUTE_WORKERS"]
+    wait_for(lambda: first.status()["lease"]["ttl_s"] == first.settings["LEASE_TTL"], "the TTL")
+    assert first.stop() < 2
+
+
+@pytest.mark.parametrize("etcd", ["there", "refuses", "silent"])
+def test_sigterm_at_any_moment_of_the_start(make_cluster, etcd):
+    cluster = make_cluster(LEASE_TTL=60, IP_SUBNET="10.0.0.0/8", IP_SUBNET_MARGIN=16)
+    cluster.put_peers(0, 300)
+    if etcd == "refuses":
+        cluster.stop_etcd()
+    if etcd == "silent":
+        cluster.cut_etcd()
+    node = cluster.node()
+    moments = random.Random(3)
+    for i in range(12):
+        node.start()
+        if i:  # and once before it is ready for a signal
+            wait_for(lambda: "starting" in node.log(), "its first words")
+        time.sleep(moments.uniform(0, 0.4))
+        node.process.send(signal.SIGHUP) if i % 3 == 2 else None
+        status, seconds = node.process.end()
+        assert status in (0, -signal.SIGTERM) and seconds < 2, (status, seconds)
+        assert status == 0 or i == 0
+        node.log_path.write_text("")
 
 
 def test_release_and_cleanup(make_cluster):
