@@ -418,11 +418,11 @@ class Cluster:
 
     # -- etcd ------------------------------------------------------------------------
 
-    def start_etcd(self, wipe=False):
+    def start_etcd(self, wipe=False, more_urls=()):
         data = self.dir / "etcd"
         if wipe:
             shutil.rmtree(data, ignore_errors=True)
-        urls = f"http://{self.etcd_address}:2379,http://127.0.0.1:2379"
+        urls = ",".join([f"http://{self.etcd_address}:2379", "http://127.0.0.1:2379", *more_urls])
         self.etcd = Process(["ip", "netns", "exec", self.store, "etcd", "--data-dir", data,
                              "--listen-client-urls", urls, "--advertise-client-urls", urls,
                              "--initial-cluster-token", f"{self.prefix}-{time.monotonic_ns()}"],

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """etcd comes and goes. Nothing of the data path may notice."""
 import json
+import re
 import shutil
 import signal
 
 import pytest
 
-from cluster import CniError, wait_for
+from cluster import CniError, run, wait_for
 
 
 def record(subnet, address):
@@ -183,6 +184,33 @@ def test_an_endpoint_that_is_dead_is_passed_over(make_cluster):
     cluster.put("/poplin/nodes/new", record("10.2.150.0/24", f"{cluster.net}.0.50"))
     for node in (first, second):
         wait_for(lambda n=node: n.routes().get("10.2.150.0/24"), "the new route")
+
+
+def test_an_endpoint_that_vanishes_without_a_word_is_left(make_cluster):
+    # No RST and no FIN: nothing but the silence of the connection tells.
+    cluster = make_cluster(LEASE_TTL=60)
+    hosts = [f"{cluster.net}.0.{i}" for i in (3, 4)]
+    for host in hosts:
+        run("ip", "-n", cluster.store, "address", "add", f"{host}/32", "dev", "eth0")
+    cluster.stop_etcd()
+    cluster.start_etcd(more_urls=[f"http://{host}:2379" for host in hosts])
+    first, = cluster.start_nodes(1, ETCD_HOST=",".join(hosts))
+    # Each thread has taken one of the two; the watch's connection is the one that a put comes by.
+    before = received(first)
+    cluster.put("/poplin/nodes/old", record("10.2.149.0/24", f"{cluster.net}.0.50"))
+    wait_for(lambda: "10.2.149.0/24" in first.routes(), "the route")
+    watched, = (host for host, count in received(first).items() if count > before[host])
+    run("ip", "-n", cluster.store, "address", "del", f"{watched[0]}/32", "dev", "eth0")
+    cluster.put("/poplin/nodes/new", record("10.2.150.0/24", f"{cluster.net}.0.50"))
+    wait_for(lambda: "10.2.150.0/24" in first.routes(), "the new route", 60)
+    assert first.status()["lease"]["held"]
+
+
+def received(node):
+    """{(host, local port): bytes} of the connections to etcd."""
+    text = run("ip", "netns", "exec", node.namespace, "ss", "-Htni", "dport", "=", ":2379")
+    return {(host, port): int(count) for port, host, count in re.findall(
+        r":(\d+)\s+([0-9.]+):2379[^\n]*\n[^\n]*bytes_received:(\d+)", text)}
 
 
 def test_a_node_without_etcd_past_its_lease_gives_out_no_address(make_cluster):
