@@ -356,10 +356,27 @@ class Node:
                     self.process.end()
 
 
+def sweep(name):
+    """Removes what earlier clusters of this name left whose own process was killed outright."""
+    def dead(prefix):
+        found = re.match(rf"{re.escape(name)}(\d+)-", prefix)
+        return found and not Path(f"/proc/{found[1]}").exists()
+    namespaces = [line.split()[0] for line in run("ip", "netns", "list").splitlines()]
+    for namespace in filter(dead, namespaces):
+        for pid in run("ip", "netns", "pids", namespace, check=False).split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        run("ip", "netns", "del", namespace, check=False)
+    for path in Path(tempfile.gettempdir()).iterdir():
+        if dead(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 class Cluster:
     """etcd, a switch and the nodes. Use it in a with statement, or call close()."""
 
     def __init__(self, settings=None, name="pop"):
+        sweep(name)
         self.prefix = f"{name}{os.getpid()}"
         self.dir = Path(tempfile.mkdtemp(prefix=f"{self.prefix}-"))
         self.net = "172.30"

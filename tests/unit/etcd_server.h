@@ -216,7 +216,8 @@ static inline void set_record(struct store *s, const char *node, const char *val
 }
 
 /* False: there is no such key. */
-static inline bool get_key(struct store *s, struct etcd_kv *ret, const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static inline bool
+get_key(struct store *s, struct etcd_kv *ret, const char *fmt, ...)
 {
 	char key[ETCD_KEY_MAX];
 	struct err err = ERR_INIT;
