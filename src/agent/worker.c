@@ -202,11 +202,13 @@ static void forget_routes(void *arg)
 static void look_up_standing(struct worker *worker)
 {
 	struct work *w = &worker->work;
-	struct standing s = { .routes = &w->routes };
+	struct standing s;
 	bool families[2] = { false, false };
 	struct err err = ERR_INIT;
 	int r = 0;
 
+	s.routes = &w->routes;
+	s.count = 0;
 	for (size_t i = 0; i < w->nops; i++) {
 		const struct prefix *prefix = &w->items[w->ops[i].item].key.prefix;
 
@@ -217,6 +219,7 @@ static void look_up_standing(struct worker *worker)
 	}
 	if (s.count == 0)
 		return;
+	forget_routes(&s);
 	qsort(s.prefixes, s.count, sizeof(s.prefixes[0]), compare_prefixes);
 	if (families[0])
 		r = route_foreach(worker->nl, AF_INET, 0, look_at_route, forget_routes, &s, &err);
