@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,14 +21,17 @@ static bool is_list(const struct settings *s)
 	return dot && strcmp(dot, ".conflist") == 0;
 }
 
+/* What any bridge plugin takes, and what ties the pods to the agent: stateDir and network. */
 static json_t *plugin_object(const struct settings *s, const struct prefix *subnet, unsigned mtu)
 {
-	char network[PREFIX_TEXT_MAX], own[PREFIX_TEXT_MAX];
+	char network[PREFIX_TEXT_MAX], own[PREFIX_TEXT_MAX], dir[SETTING_PATH_MAX + 8];
 
-	return json_pack("{ss ss ss ss si ss}", "type", s->cni_type, "network",
-			 prefix_format(&s->network.pods, network), "subnet",
-			 prefix_format(subnet, own), "bridge", s->bridge_name, "mtu", (int)mtu,
-			 "stateDir", s->state_dir);
+	(void)snprintf(dir, sizeof(dir), "%s/ipam", s->state_dir);
+	return json_pack("{ss ss si sb sb ss ss s{ss s[[{ss}]] ss}}", "type", s->cni_type, "bridge",
+			 s->bridge_name, "mtu", (int)mtu, "isDefaultGateway", 1, "hairpinMode", 1,
+			 "network", prefix_format(&s->network.pods, network), "stateDir",
+			 s->state_dir, "ipam", "type", s->cni_type, "ranges", "subnet",
+			 prefix_format(subnet, own), "dataDir", dir);
 }
 
 static json_t *config_object(const struct settings *s, const struct prefix *subnet, unsigned mtu)

@@ -22,27 +22,8 @@ struct attachment {
 	struct netlink *host, *pod; /* sockets in the two namespaces */
 	int netns;
 	struct link bridge, host_link, pod_link;
-	struct addr address;
+	struct given given;
 };
-
-/* CNI_ARGS: "K=V;K=V". IP= asks for an address, as host-local reads it; others are not for us. */
-static int wanted_address(const char *args, struct addr *ret, bool *ret_wanted, struct err *err)
-{
-	auto_free char *copy = strdup(args);
-	char *rest = copy, *pair;
-
-	if (!copy)
-		return err_set(err, CNI_IO_FAILURE, "out of memory");
-	*ret_wanted = false;
-	while ((pair = strsep(&rest, ";"))) {
-		if (strncmp(pair, "IP=", 3) != 0)
-			continue;
-		if (addr_parse(pair + 3, ret, err) < 0)
-			return err_wrap(err, CNI_INVALID_ENVIRONMENT, "CNI_ARGS");
-		*ret_wanted = true;
-	}
-	return 0;
-}
 
 static int find_bridge(struct attachment *a, struct err *err)
 {
@@ -59,32 +40,6 @@ static int find_bridge(struct attachment *a, struct err *err)
 	return 0;
 }
 
-static int take_address(struct attachment *a, struct err *err)
-{
-	const struct netconf *conf = &a->req->conf;
-	struct addr wanted;
-	bool asked = false;
-	int r = wanted_address(a->req->args, &wanted, &asked, err);
-
-	if (r)
-		return r;
-	r = ipam_allocate(conf->ipam_dir, &conf->subnet, asked ? &wanted : NULL, &a->req->owner,
-			  &a->address, err);
-	switch (r) {
-	case 0:
-		return 0;
-	case -EEXIST:
-		return CNI_ALREADY_ATTACHED;
-	case -ENOSPC:
-	case -EADDRINUSE:
-		return CNI_NO_ADDRESS;
-	case -EINVAL:
-		return CNI_INVALID_ENVIRONMENT;
-	default:
-		return CNI_IO_FAILURE;
-	}
-}
-
 static int make_veth(struct attachment *a, struct err *err)
 {
 	const struct request *req = a->req;
@@ -96,14 +51,15 @@ static int make_veth(struct attachment *a, struct err *err)
 		.mtu = req->conf.mtu,
 		.peer_name = req->owner.interface,
 		.peer_netns = a->netns,
-		.peer_mac = mac,
-		.hairpin = true,
+		.peer_mac = a->given.naddresses ? mac : NULL,
+		.hairpin = req->conf.hairpin,
 	};
 	struct link left;
 	int r;
 
 	pod_link_name(req->owner.container, req->owner.interface, name);
-	pod_mac(&a->address, mac);
+	if (a->given.naddresses)
+		pod_mac(&a->given.addresses[0].address.addr, mac);
 	r = link_veth_create(a->host, &veth, err);
 	/* The address was free, so a link of this name is what a killed ADD left. */
 	if (r == -EEXIST && link_get(a->host, name, &left, NULL) == 0 &&
@@ -139,28 +95,49 @@ static int add_take(struct netlink_batch *batch, struct nl_msg *msg, size_t step
 	return r;
 }
 
-/* Address, link up, default route: in one batch. */
-static int configure(struct attachment *a, struct err *err)
+enum step { STEP_ADDRESS, STEP_UP, STEP_ROUTE };
+
+static struct nl_msg *route_msg(const struct attachment *a, const struct netconf_route *wanted)
 {
-	static const char *const steps[] = { "add the address", "set the link up",
-					     "add the default route" };
-	const struct prefix *subnet = &a->req->conf.subnet;
-	const struct prefix address = { .addr = a->address, .len = subnet->len };
 	const struct route route = {
-		.dst = { .addr = { .family = subnet->addr.family }, .len = 0 },
-		.gateway = prefix_gateway(subnet),
+		.dst = wanted->dst,
+		.gateway = given_route_gateway(&a->given, wanted),
 		.index = a->pod_link.index,
+		.metric = wanted->priority,
 		.protocol = RTPROT_STATIC,
 	};
+
+	return route_put_msg(&route, NLM_F_CREATE | NLM_F_EXCL);
+}
+
+/* Addresses, link up, routes. */
+static int add_steps(const struct attachment *a, struct netlink_batch *batch)
+{
+	unsigned index = a->pod_link.index;
+	int r = 0;
+
+	for (unsigned i = 0; i < a->given.naddresses && r == 0; i++)
+		r = add_take(batch, address_add_msg(index, &a->given.addresses[i].address),
+			     STEP_ADDRESS);
+	if (r == 0)
+		r = add_take(batch, link_up_msg(index), STEP_UP);
+	for (unsigned i = 0; i < a->given.nroutes && r == 0; i++)
+		r = add_take(batch, route_msg(a, &a->given.routes[i]), STEP_ROUTE);
+	return r;
+}
+
+static int configure(struct attachment *a, struct err *err)
+{
+	static const char *const steps[] = { [STEP_ADDRESS] = "add an address",
+					     [STEP_UP] = "set the link up",
+					     [STEP_ROUTE] = "add a route" };
 	auto_(netlink_batch_free) struct netlink_batch *batch = NULL;
 	struct step_result first = { .code = 0 };
 	int r = netlink_batch_new(&batch, err);
 
 	if (r < 0)
 		return r;
-	if (add_take(batch, address_add_msg(a->pod_link.index, &address), 0) < 0 ||
-	    add_take(batch, link_up_msg(a->pod_link.index), 1) < 0 ||
-	    add_take(batch, route_put_msg(&route, NLM_F_CREATE | NLM_F_EXCL), 2) < 0)
+	if (add_steps(a, batch) < 0)
 		return err_errno(err, -ENOMEM, "configure the pod's link");
 	r = netlink_batch_send(a->pod, batch, take_step, &first, err);
 	if (r == 0 && first.code)
@@ -190,8 +167,7 @@ static int print(const struct attachment *a, struct err *err)
 		.host = &a->host_link,
 		.pod = &a->pod_link,
 		.sandbox = a->req->netns,
-		.address = { .addr = a->address, .len = a->req->conf.subnet.len },
-		.gateway = prefix_gateway(&a->req->conf.subnet),
+		.given = &a->given,
 	};
 
 	return result_print(&result, err) < 0 ? CNI_IO_FAILURE : 0;
@@ -200,7 +176,7 @@ static int print(const struct attachment *a, struct err *err)
 static int attach(struct attachment *a, struct err *err)
 {
 	struct err undo = ERR_INIT;
-	int r = take_address(a, err);
+	int r = addresses_take(a->req, &a->given, err);
 
 	if (r)
 		return r;

@@ -23,6 +23,7 @@
 enum cni_code {
 	CNI_OK = 0,
 	CNI_INCOMPATIBLE_VERSION = 1,
+	CNI_UNSUPPORTED_FIELD = 2,
 	CNI_UNKNOWN_CONTAINER = 3,
 	CNI_INVALID_ENVIRONMENT = 4,
 	CNI_IO_FAILURE = 5,
@@ -38,22 +39,63 @@ enum cni_code {
 };
 
 /* Versions of the specification that are spoken, oldest first. */
-enum cni_version { CNI_0_3_0, CNI_0_3_1, CNI_0_4_0, CNI_1_0_0, CNI_1_1_0, CNI_VERSIONS };
+enum cni_version {
+	CNI_0_1_0,
+	CNI_0_2_0,
+	CNI_0_3_0,
+	CNI_0_3_1,
+	CNI_0_4_0,
+	CNI_1_0_0,
+	CNI_1_1_0,
+	CNI_VERSIONS
+};
 extern const char *const cni_version_names[CNI_VERSIONS];
 
 #define CNI_NAME_MAX 128
 #define CNI_PATH_MAX 512
 
-/* The network configuration on standard input, as the agent wrote it (agent/cniconf.c). */
+/* -- the network configuration on standard input --------------------------------- */
+
+/* A route of a pod, as ipam.routes has it; 0 or -1: it is not said. */
+struct netconf_route {
+	struct prefix dst;
+	struct addr gateway; /* AF_UNSPEC: that of the address */
+	unsigned mtu, advmss, priority;
+	int64_t table, scope;
+};
+#define NETCONF_ROUTES_MAX 64
+
+enum netconf_ipam_kind {
+	NETCONF_IPAM_NONE,	/* pods get no address: the network is of layer 2 alone */
+	NETCONF_IPAM_OWN,	/* poplin/ipam/ipam.h */
+	NETCONF_IPAM_DELEGATED, /* another plugin's */
+};
+
+struct netconf_ipam {
+	enum netconf_ipam_kind kind;
+	char type[CNI_NAME_MAX];
+	/* Of our own only: */
+	struct ipam_pool pool;
+	struct netconf_route routes[NETCONF_ROUTES_MAX];
+	unsigned nroutes;
+	char resolv_conf[CNI_PATH_MAX]; /* "": none */
+};
+
+/*
+ * What the plugin `bridge` takes, with its meaning (poplin(8)); what the agent writes has in
+ * addition "stateDir" and "network".
+ */
 struct netconf {
 	json_t *json; /* the whole; owned */
 	enum cni_version version;
 	char name[CNI_NAME_MAX];
-	struct prefix network, subnet;
 	char bridge[IF_NAMESIZE];
-	unsigned mtu;
-	char state_dir[CNI_PATH_MAX];
-	char ipam_dir[CNI_PATH_MAX + CNI_NAME_MAX + 8];
+	unsigned mtu; /* 0: the bridge's */
+	bool is_gateway, is_default_gateway, force_address, ip_masq, hairpin, promiscuous,
+		enable_dad;
+	char state_dir[CNI_PATH_MAX]; /* of the agent, which makes the bridge; "": there is none */
+	struct prefix network;	      /* all pods of the cluster; AF_UNSPEC: not said */
+	struct netconf_ipam ipam;
 };
 
 struct request {
@@ -70,6 +112,14 @@ void netconf_done(struct netconf *conf);
 /* False, and *ret untouched, for a version that is not spoken. */
 bool cni_version_parse(const char *text, enum cni_version *ret);
 
+/* Readers of single keys, for the parts of the configuration; null counts as missing. 0 or a code. */
+int netconf_get_text(const json_t *json, const char *key, char *ret, size_t size, struct err *err);
+int netconf_get_flag(const json_t *json, const char *key, bool *ret, struct err *err);
+/* *ret stays as it is when the key is missing. */
+int netconf_get_number(const json_t *json, const char *key, int64_t min, int64_t max, int64_t *ret,
+		       struct err *err);
+int netconf_parse_ipam(struct netconf *conf, struct err *err);
+
 /* -- verbs ----------------------------------------------------------------- */
 
 int verb_add(const struct request *req, struct err *err);
@@ -77,6 +127,22 @@ int verb_del(const struct request *req, struct err *err);
 int verb_check(const struct request *req, struct err *err);
 int verb_gc(const struct request *req, struct err *err);
 int verb_status(const struct request *req, struct err *err);
+
+/* -- addresses of an attachment, whoever gives them ----------------------------- */
+
+/* What the pod's interface is to have. */
+struct given {
+	struct ipam_address addresses[IPAM_SETS_MAX];
+	unsigned naddresses;
+	/* Those without a gateway go to that of the first address of their family. */
+	struct netconf_route routes[NETCONF_ROUTES_MAX + 2];
+	unsigned nroutes;
+};
+
+/* Takes addresses for the attachment. 0 or a code. */
+int addresses_take(const struct request *req, struct given *ret, struct err *err);
+/* Where a route of the given ones goes to; AF_UNSPEC: to the link itself. */
+struct addr given_route_gateway(const struct given *given, const struct netconf_route *route);
 
 /* -- what several verbs do --------------------------------------------------- */
 

@@ -102,7 +102,8 @@ int verb_gc(const struct request *req, struct err *err)
 	if (netlink_open(&nl, err) < 0)
 		return CNI_KERNEL_REFUSED;
 	c.nl = nl;
-	if (ipam_foreach_attachment(req->conf.ipam_dir, note_stale, &c, err) < 0)
+	if (req->conf.ipam.kind == NETCONF_IPAM_OWN &&
+	    ipam_foreach_attachment(req->conf.ipam.pool.dir, note_stale, &c, err) < 0)
 		return CNI_IO_FAILURE;
 	return remove_all(&c, err);
 }

@@ -22,8 +22,8 @@ static const struct verb {
 	unsigned needs;
 	enum cni_version since;
 } verbs[] = {
-	{ "ADD", verb_add, NEED_CONTAINER | NEED_NETNS | NEED_INTERFACE, CNI_0_3_0 },
-	{ "DEL", verb_del, NEED_CONTAINER | NEED_INTERFACE, CNI_0_3_0 },
+	{ "ADD", verb_add, NEED_CONTAINER | NEED_NETNS | NEED_INTERFACE, CNI_0_1_0 },
+	{ "DEL", verb_del, NEED_CONTAINER | NEED_INTERFACE, CNI_0_1_0 },
 	{ "CHECK", verb_check, NEED_CONTAINER | NEED_NETNS | NEED_INTERFACE, CNI_0_4_0 },
 	{ "STATUS", verb_status, 0, CNI_1_1_0 },
 	{ "GC", verb_gc, 0, CNI_1_1_0 },

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <ctype.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cni.h"
 
 const char *const cni_version_names[CNI_VERSIONS] = {
-	[CNI_0_3_0] = "0.3.0", [CNI_0_3_1] = "0.3.1", [CNI_0_4_0] = "0.4.0",
-	[CNI_1_0_0] = "1.0.0", [CNI_1_1_0] = "1.1.0",
+	[CNI_0_1_0] = "0.1.0", [CNI_0_2_0] = "0.2.0", [CNI_0_3_0] = "0.3.0", [CNI_0_3_1] = "0.3.1",
+	[CNI_0_4_0] = "0.4.0", [CNI_1_0_0] = "1.0.0", [CNI_1_1_0] = "1.1.0",
 };
 
 bool cni_version_parse(const char *text, enum cni_version *ret)
@@ -33,102 +34,174 @@ static bool is_name(const char *text)
 	return true;
 }
 
-static int get_text(const json_t *json, const char *key, char *ret, size_t size, struct err *err)
-{
-	const char *text = json_string_value(json_object_get(json, key));
+/* -- single keys --------------------------------------------------------------------- */
 
-	if (!text || !*text)
-		return err_set(err, CNI_INVALID_CONFIG, "'%s' is missing or not a string", key);
-	if (strlcpy(ret, text, size) >= size)
+int netconf_get_text(const json_t *json, const char *key, char *ret, size_t size, struct err *err)
+{
+	const json_t *value = json_object_get(json, key);
+
+	if (!value || json_is_null(value)) {
+		ret[0] = '\0';
+		return 0;
+	}
+	if (!json_is_string(value))
+		return err_set(err, CNI_INVALID_CONFIG, "'%s' is not a string", key);
+	if (strlcpy(ret, json_string_value(value), size) >= size)
 		return err_set(err, CNI_INVALID_CONFIG, "'%s' is longer than %zu characters", key,
 			       size - 1);
 	return 0;
 }
 
-static int get_prefix(const json_t *json, const char *key, struct prefix *ret, struct err *err)
+int netconf_get_flag(const json_t *json, const char *key, bool *ret, struct err *err)
 {
-	char text[PREFIX_TEXT_MAX];
-	int r = get_text(json, key, text, sizeof(text), err);
+	const json_t *value = json_object_get(json, key);
 
-	if (r == 0 && prefix_parse(text, ret, err) < 0)
-		r = err_wrap(err, CNI_INVALID_CONFIG, "'%s'", key);
-	return r;
-}
-
-static int get_mtu(const json_t *json, unsigned *ret, struct err *err)
-{
-	const json_t *mtu = json_object_get(json, "mtu");
-	json_int_t value = json_integer_value(mtu);
-
-	if (!json_is_integer(mtu) || value < 0 || value > 65535)
-		return err_set(err, CNI_INVALID_CONFIG, "'mtu' must be a number from 0 to 65535");
-	*ret = (unsigned)value;
+	if (!value || json_is_null(value))
+		return 0;
+	if (!json_is_boolean(value))
+		return err_set(err, CNI_INVALID_CONFIG, "'%s' is neither true nor false", key);
+	*ret = json_is_true(value);
 	return 0;
 }
 
+int netconf_get_number(const json_t *json, const char *key, int64_t min, int64_t max, int64_t *ret,
+		       struct err *err)
+{
+	const json_t *value = json_object_get(json, key);
+	json_int_t n = json_integer_value(value);
+
+	if (!value || json_is_null(value))
+		return 0;
+	if (!json_is_integer(value) || n < min || n > max)
+		return err_set(err, CNI_INVALID_CONFIG,
+			       "'%s' must be a number from %" PRId64 " to %" PRId64, key, min, max);
+	*ret = n;
+	return 0;
+}
+
+/* A configuration without one is of 0.1.0, which had none. */
 static int get_version(const json_t *json, enum cni_version *ret, struct err *err)
 {
-	const char *text = json_string_value(json_object_get(json, "cniVersion"));
+	const json_t *value = json_object_get(json, "cniVersion");
+	const char *text = json_string_value(value);
 
-	/* A configuration without one is of 0.1.0 or 0.2.0. */
+	if (!value || json_is_null(value) || (text && !*text)) {
+		*ret = CNI_0_1_0;
+		return 0;
+	}
 	if (text && cni_version_parse(text, ret))
 		return 0;
 	return err_set(err, CNI_INCOMPATIBLE_VERSION,
-		       "CNI version '%.32s' is not spoken: %s to %s are", text ? text : "0.2.0",
-		       cni_version_names[0], cni_version_names[CNI_VERSIONS - 1]);
+		       "'cniVersion' is '%.32s', which is not spoken: %s to %s are",
+		       text ? text : "no text", cni_version_names[0],
+		       cni_version_names[CNI_VERSIONS - 1]);
+}
+
+/* -- the whole ------------------------------------------------------------------------- */
+
+static int parse_name(struct netconf *conf, struct err *err)
+{
+	int r = netconf_get_text(conf->json, "name", conf->name, sizeof(conf->name), err);
+
+	if (r == 0 && !conf->name[0])
+		return err_set(err, CNI_INVALID_CONFIG, "'name' is missing");
+	if (r == 0 && !is_name(conf->name))
+		return err_set(err, CNI_INVALID_CONFIG, "'name' is '%s', which is no name",
+			       conf->name);
+	return r;
+}
+
+static int parse_flags(struct netconf *conf, struct err *err)
+{
+	const struct {
+		const char *key;
+		bool *flag;
+	} flags[] = {
+		{ "isGateway", &conf->is_gateway },
+		{ "isDefaultGateway", &conf->is_default_gateway },
+		{ "forceAddress", &conf->force_address },
+		{ "ipMasq", &conf->ip_masq },
+		{ "hairpinMode", &conf->hairpin },
+		{ "promiscMode", &conf->promiscuous },
+		{ "enabledad", &conf->enable_dad },
+	};
+
+	for (size_t i = 0; i < countof(flags); i++) {
+		int r = netconf_get_flag(conf->json, flags[i].key, flags[i].flag, err);
+
+		if (r)
+			return r;
+	}
+	if (conf->is_default_gateway)
+		conf->is_gateway = true;
+	if (conf->hairpin && conf->promiscuous)
+		return err_set(err, CNI_INVALID_CONFIG,
+			       "'hairpinMode' and 'promiscMode' exclude each other");
+	return 0;
+}
+
+static int parse_bridge(struct netconf *conf, struct err *err)
+{
+	int64_t mtu = 0;
+	int r = netconf_get_text(conf->json, "bridge", conf->bridge, sizeof(conf->bridge), err);
+
+	if (r == 0 && !conf->bridge[0])
+		strlcpy(conf->bridge, "cni0", sizeof(conf->bridge));
+	if (r == 0)
+		r = netconf_get_number(conf->json, "mtu", 0, 65535, &mtu, err);
+	conf->mtu = (unsigned)mtu;
+	return r;
+}
+
+static int parse_agent(struct netconf *conf, struct err *err)
+{
+	char text[PREFIX_TEXT_MAX];
+	int r = netconf_get_text(conf->json, "stateDir", conf->state_dir, sizeof(conf->state_dir),
+				 err);
+
+	if (r == 0 && conf->state_dir[0] && conf->state_dir[0] != '/')
+		r = err_set(err, CNI_INVALID_CONFIG, "'stateDir' must be an absolute path");
+	if (r == 0)
+		r = netconf_get_text(conf->json, "network", text, sizeof(text), err);
+	if (r == 0 && text[0] && prefix_parse(text, &conf->network, err) < 0)
+		r = err_wrap(err, CNI_INVALID_CONFIG, "'network'");
+	return r;
 }
 
 static int parse_fields(struct netconf *conf, struct err *err)
 {
-	const json_t *json = conf->json;
-	int r;
+	int r = parse_name(conf, err);
 
-	r = get_text(json, "name", conf->name, sizeof(conf->name), err);
-	if (r == 0 && !is_name(conf->name))
-		r = err_set(err, CNI_INVALID_CONFIG, "'%s' is not a network's name", conf->name);
 	if (r == 0)
-		r = get_prefix(json, "network", &conf->network, err);
+		r = parse_agent(conf, err);
 	if (r == 0)
-		r = get_prefix(json, "subnet", &conf->subnet, err);
-	if (r == 0 && !prefix_contains(&conf->network, &conf->subnet))
-		r = err_set(err, CNI_INVALID_CONFIG, "'subnet' lies outside of 'network'");
+		r = parse_flags(conf, err);
 	if (r == 0)
-		r = get_text(json, "bridge", conf->bridge, sizeof(conf->bridge), err);
-	if (r == 0)
-		r = get_mtu(json, &conf->mtu, err);
-	if (r == 0)
-		r = get_text(json, "stateDir", conf->state_dir, sizeof(conf->state_dir), err);
-	if (r == 0 && conf->state_dir[0] != '/')
-		r = err_set(err, CNI_INVALID_CONFIG, "'stateDir' must be an absolute path");
-	return r;
+		r = parse_bridge(conf, err);
+	return r ? r : netconf_parse_ipam(conf, err);
 }
 
 int netconf_parse(const char *text, size_t len, struct netconf *ret, enum cni_version *ret_version,
 		  struct err *err)
 {
-	struct netconf conf = { .json = NULL };
 	json_error_t why;
 	int r;
 
-	conf.json = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
-	if (!json_is_object(conf.json)) {
-		json_decref(conf.json);
+	memset(ret, 0, sizeof(*ret));
+	ret->json = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
+	if (!json_is_object(ret->json)) {
+		netconf_done(ret);
 		return err_set(err, CNI_DECODE_FAILURE,
 			       "the configuration is not a JSON object: %s", why.text);
 	}
-	r = get_version(conf.json, &conf.version, err);
+	r = get_version(ret->json, &ret->version, err);
 	if (r == 0) {
-		*ret_version = conf.version;
-		r = parse_fields(&conf, err);
+		*ret_version = ret->version;
+		r = parse_fields(ret, err);
 	}
-	if (r) {
-		netconf_done(&conf);
-		return r;
-	}
-	(void)snprintf(conf.ipam_dir, sizeof(conf.ipam_dir), "%s/ipam/%s", conf.state_dir,
-		       conf.name);
-	*ret = conf;
-	return 0;
+	if (r)
+		netconf_done(ret);
+	return r;
 }
 
 void netconf_done(struct netconf *conf)

@@ -9,26 +9,38 @@
 #include "poplin/model/pod.h"
 #include "poplin/nl/link.h"
 
+/* Whether one of the pool's ranges is the subnet. */
+static bool has_subnet(const struct ipam_pool *pool, const struct prefix *subnet)
+{
+	for (unsigned i = 0; i < pool->nranges; i++)
+		if (prefix_cmp(&pool->ranges[i].subnet, subnet) == 0)
+			return true;
+	return false;
+}
+
 int node_ready(const struct netconf *conf, struct err *err)
 {
+	const struct ipam_pool *pool = &conf->ipam.pool;
 	char ours[PREFIX_TEXT_MAX], theirs[PREFIX_TEXT_MAX];
 	struct nodestate state;
 
+	if (!conf->state_dir[0])
+		return 0;
 	if (nodestate_read(conf->state_dir, &state, err) < 0)
 		return err_wrap(err, CNI_TRY_AGAIN_LATER,
 				"poplind has no subnet for this node yet");
-	if (prefix_cmp(&state.subnet, &conf->subnet) != 0)
+	prefix_format(&state.subnet, theirs);
+	if (pool->nranges && !has_subnet(pool, &state.subnet))
 		return err_set(err, CNI_TRY_AGAIN_LATER,
 			       "the configuration is about %s, the node holds %s by now",
-			       prefix_format(&conf->subnet, ours),
-			       prefix_format(&state.subnet, theirs));
+			       prefix_format(&pool->ranges[0].subnet, ours), theirs);
 	/* Past it, another node may hold the subnet: giving out addresses could give one twice. */
 	if (clock_boot_ns() >= state.lease_deadline_ns)
 		return err_set(
 			err, CNI_TRY_AGAIN_LATER,
 			"the lease of subnet %s has run out: is poplind running, and does it "
 			"reach etcd?",
-			prefix_format(&conf->subnet, ours));
+			theirs);
 	return 0;
 }
 
@@ -47,5 +59,7 @@ int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_own
 	if (r < 0 && r != -ENODEV)
 		return CNI_KERNEL_REFUSED;
 	/* The address last: nobody may get it while a link still answers for it. */
-	return ipam_release(conf->ipam_dir, owner, err) < 0 ? CNI_IO_FAILURE : 0;
+	if (conf->ipam.kind != NETCONF_IPAM_OWN)
+		return 0;
+	return ipam_release(&conf->ipam.pool, owner, err) < 0 ? CNI_IO_FAILURE : 0;
 }

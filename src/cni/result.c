@@ -7,7 +7,35 @@
 
 DEFINE_AUTO(json_t *, json_decref)
 
-static json_t *interface_json(const struct link *link, const char *sandbox)
+/* Of what is put together, a piece that could not be made (NULL) spoils the whole. */
+static int append(json_t *list, json_t *item)
+{
+	return json_array_append_new(list, item) < 0 ? -ENOMEM : 0;
+}
+
+static int put(json_t *object, const char *key, json_t *value)
+{
+	return json_object_set_new(object, key, value) < 0 ? -ENOMEM : 0;
+}
+
+static json_t *text_of_addr(const struct addr *a)
+{
+	char text[ADDR_TEXT_MAX];
+
+	return json_string(addr_format(a, text));
+}
+
+static json_t *text_of_prefix(const struct prefix *p)
+{
+	char text[PREFIX_TEXT_MAX];
+
+	return json_string(prefix_format(p, text));
+}
+
+/* -- interfaces: since 0.3.0 ------------------------------------------------------------- */
+
+static json_t *interface_json(const struct result *result, const struct link *link,
+			      const char *sandbox)
 {
 	char mac[18];
 	json_t *json;
@@ -15,24 +43,131 @@ static json_t *interface_json(const struct link *link, const char *sandbox)
 	(void)snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", link->mac[0],
 		       link->mac[1], link->mac[2], link->mac[3], link->mac[4], link->mac[5]);
 	json = json_pack("{ss ss}", "name", link->name, "mac", mac);
-	if (json && sandbox && json_object_set_new(json, "sandbox", json_string(sandbox)) < 0) {
+	if (json && ((result->version >= CNI_1_1_0 && put(json, "mtu", json_integer(link->mtu))) ||
+		     (sandbox && put(json, "sandbox", json_string(sandbox))))) {
 		json_decref(json);
 		return NULL;
 	}
 	return json;
 }
 
-static json_t *address_json(const struct result *result)
+static json_t *interfaces_json(const struct result *result)
 {
-	char address[PREFIX_TEXT_MAX], gateway[ADDR_TEXT_MAX];
-	/* The pod's end is the third of the interfaces. */
-	json_t *json = json_pack("{si ss ss}", "interface", 2, "address",
-				 prefix_format(&result->address, address), "gateway",
-				 addr_format(&result->gateway, gateway));
-	const char *version = result->address.addr.family == AF_INET ? "4" : "6";
+	return json_pack("[ooo]", interface_json(result, result->bridge, NULL),
+			 interface_json(result, result->host, NULL),
+			 interface_json(result, result->pod, result->sandbox));
+}
 
-	if (json && result->version < CNI_1_0_0 &&
-	    json_object_set_new(json, "version", json_string(version)) < 0) {
+/* -- addresses and routes ------------------------------------------------------------------ */
+
+static json_t *route_json(const struct result *result, const struct netconf_route *route)
+{
+	json_t *json = json_pack("{so}", "dst", text_of_prefix(&route->dst));
+	int r = json ? 0 : -ENOMEM;
+
+	if (r == 0 && route->gateway.family != AF_UNSPEC)
+		r = put(json, "gw", text_of_addr(&route->gateway));
+	if (result->version < CNI_1_1_0)
+		return r == 0 ? json : (json_decref(json), NULL);
+	if (r == 0 && route->mtu)
+		r = put(json, "mtu", json_integer(route->mtu));
+	if (r == 0 && route->advmss)
+		r = put(json, "advmss", json_integer(route->advmss));
+	if (r == 0 && route->priority)
+		r = put(json, "priority", json_integer(route->priority));
+	if (r == 0 && route->table >= 0)
+		r = put(json, "table", json_integer(route->table));
+	if (r == 0 && route->scope >= 0)
+		r = put(json, "scope", json_integer(route->scope));
+	return r == 0 ? json : (json_decref(json), NULL);
+}
+
+/* Those of one family; AF_UNSPEC: all. */
+static json_t *routes_json(const struct result *result, int family)
+{
+	const struct given *given = result->given;
+	json_t *list = json_array();
+
+	for (unsigned i = 0; list && i < given->nroutes; i++) {
+		if (family != AF_UNSPEC && given->routes[i].dst.addr.family != family)
+			continue;
+		if (append(list, route_json(result, &given->routes[i])) < 0) {
+			json_decref(list);
+			return NULL;
+		}
+	}
+	return list;
+}
+
+static json_t *address_json(const struct result *result, const struct ipam_address *address)
+{
+	const char *version = address->address.addr.family == AF_INET ? "4" : "6";
+	/* The pod's end is the third of the interfaces. */
+	json_t *json =
+		json_pack("{si so}", "interface", 2, "address", text_of_prefix(&address->address));
+
+	if (json && ((result->version < CNI_1_0_0 && put(json, "version", json_string(version))) ||
+		     (address->gateway.family != AF_UNSPEC &&
+		      put(json, "gateway", text_of_addr(&address->gateway))))) {
+		json_decref(json);
+		return NULL;
+	}
+	return json;
+}
+
+static json_t *addresses_json(const struct result *result)
+{
+	const struct given *given = result->given;
+	json_t *list = json_array();
+
+	for (unsigned i = 0; list && i < given->naddresses; i++)
+		if (append(list, address_json(result, &given->addresses[i])) < 0) {
+			json_decref(list);
+			return NULL;
+		}
+	return list;
+}
+
+static json_t *list_form(const struct result *result)
+{
+	return json_pack("{ss so so so s{}}", "cniVersion", cni_version_names[result->version],
+			 "interfaces", interfaces_json(result), "ips", addresses_json(result),
+			 "routes", routes_json(result, AF_UNSPEC), "dns");
+}
+
+/* -- 0.1.0 and 0.2.0: one address of each family, with its routes ---------------------------- */
+
+static int put_family(json_t *json, const char *key, const struct result *result, int family)
+{
+	const struct given *given = result->given;
+	json_t *one;
+	int r;
+
+	for (unsigned i = 0; i < given->naddresses; i++) {
+		const struct ipam_address *a = &given->addresses[i];
+
+		if (a->address.addr.family != family)
+			continue;
+		one = json_pack("{so so}", "ip", text_of_prefix(&a->address), "routes",
+				routes_json(result, family));
+		r = one ? 0 : -ENOMEM;
+		if (r == 0 && a->gateway.family != AF_UNSPEC)
+			r = put(one, "gateway", text_of_addr(&a->gateway));
+		if (r == 0)
+			return put(json, key, one);
+		json_decref(one);
+		return r;
+	}
+	return 0;
+}
+
+static json_t *pair_form(const struct result *result)
+{
+	json_t *json =
+		json_pack("{ss s{}}", "cniVersion", cni_version_names[result->version], "dns");
+
+	if (json && (put_family(json, "ip4", result, AF_INET) < 0 ||
+		     put_family(json, "ip6", result, AF_INET6) < 0)) {
 		json_decref(json);
 		return NULL;
 	}
@@ -41,16 +176,9 @@ static json_t *address_json(const struct result *result)
 
 int result_print(const struct result *result, struct err *err)
 {
-	const char *everywhere = result->address.addr.family == AF_INET ? "0.0.0.0/0" : "::/0";
-	char gateway[ADDR_TEXT_MAX];
-	auto_(json_decref) json_t *json = NULL;
+	auto_(json_decref) json_t *json =
+		result->version < CNI_0_3_0 ? pair_form(result) : list_form(result);
 
-	json = json_pack("{ss s[ooo] s[o] s[{ss ss}] s{}}", "cniVersion",
-			 cni_version_names[result->version], "interfaces",
-			 interface_json(result->bridge, NULL), interface_json(result->host, NULL),
-			 interface_json(result->pod, result->sandbox), "ips", address_json(result),
-			 "routes", "dst", everywhere, "gw", addr_format(&result->gateway, gateway),
-			 "dns");
 	if (!json)
 		return err_errno(err, -ENOMEM, "result");
 	/* A runtime that never hears of the address would never give it back. */
@@ -59,6 +187,8 @@ int result_print(const struct result *result, struct err *err)
 		return err_errno(err, -EIO, "write the result");
 	return 0;
 }
+
+/* -- a previous result ------------------------------------------------------------------------ */
 
 bool result_has_address(const json_t *previous, const char *interface, const char *sandbox,
 			const struct prefix *address)

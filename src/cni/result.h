@@ -10,8 +10,7 @@ struct result {
 	enum cni_version version;
 	const struct link *bridge, *host, *pod;
 	const char *sandbox;
-	struct prefix address;
-	struct addr gateway;
+	const struct given *given;
 };
 
 /* Writes it to standard output. -EIO, -ENOMEM. */

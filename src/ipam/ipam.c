@@ -1,312 +1,268 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "poplin/ipam/ipam.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
-#include <unistd.h>
 
-#include "poplin/base/file.h"
-#include "poplin/base/mem.h"
+#include "map.h"
+#include "pool.h"
+#include "ledger.h"
 
-#define OWNER_MAX  256	 /* a file name has at most 255 bytes */
-#define PROBES_MAX 65536 /* addresses looked at for one allocation */
+/* -- release ------------------------------------------------------------------------ */
 
-/* The opened folders; each is -1 or to be closed. */
-struct store_dir {
-	int dir, attachments, addresses;
-};
-
-static void store_dir_close(struct store_dir *d)
+/* What is never found by the search stays marked. */
+static bool is_kept(const struct ipam_pool *pool, const struct addr *a)
 {
-	mem_close_cleanup(&d->attachments);
-	mem_close_cleanup(&d->addresses);
-	mem_close_cleanup(&d->dir); /* last: the lock hangs on it */
-}
-#define auto_store_dir __attribute__((cleanup(store_dir_close)))
-#define STORE_DIR_INIT ((struct store_dir){ .dir = -1, .attachments = -1, .addresses = -1 })
+	const struct ipam_range *range = pool_range_of(pool, a);
 
-static int open_folder(int at, const char *name)
-{
-	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	return fd < 0 ? -errno : fd;
+	return !range || addr_cmp(a, &range->gateway) == 0 || pool_hole_of(pool, a);
 }
 
-static int open_store(struct store_dir *d, const char *dir)
+static void mark_free(const struct ipam_pool *pool, const struct ledger *l, const struct addr *a)
 {
-	d->dir = open_folder(AT_FDCWD, dir);
-	if (d->dir < 0)
-		return d->dir;
-	d->attachments = open_folder(d->dir, "attachments");
-	if (d->attachments < 0)
-		return d->attachments;
-	d->addresses = open_folder(d->dir, "addresses");
-	return d->addresses < 0 ? d->addresses : 0;
+	const struct ipam_range *range = pool_range_of(pool, a);
+	auto_map struct map map = { .fd = -1 };
+	uint32_t place;
+
+	if (is_kept(pool, a) || !pool_place_of(pool, range->set, a, &place))
+		return;
+	map_open_existing(&map, pool, l, range->set);
+	map_mark(&map, place, false);
 }
 
-/* Makes what is missing of DIR and locks it. */
-static int open_to_change(struct store_dir *d, const char *dir, struct err *err)
+static int release(const struct ipam_pool *pool, const struct ledger *l, const char *owner)
 {
-	char path[PATH_MAX];
-	int r = open_store(d, dir);
+	struct addr freed[IPAM_SETS_MAX];
+	int n = ledger_release(l, owner, freed);
 
-	if (r == -ENOENT) {
-		store_dir_close(d);
-		*d = STORE_DIR_INIT;
-		(void)snprintf(path, sizeof(path), "%s/attachments", dir);
-		r = file_make_dirs(path, err);
-		if (r < 0)
-			return r;
-		(void)snprintf(path, sizeof(path), "%s/addresses", dir);
-		r = file_make_dirs(path, err);
-		if (r < 0)
-			return r;
-		r = open_store(d, dir);
-	}
-	if (r < 0)
-		return err_errno(err, r, "%s: open", dir);
-	while (flock(d->dir, LOCK_EX) < 0)
-		if (errno != EINTR)
-			return err_errno(err, -errno, "%s: lock", dir);
-	return 0;
+	for (int i = 0; i < n; i++)
+		mark_free(pool, l, &freed[i]);
+	return n < 0 ? n : 0;
 }
 
-/* -- names ---------------------------------------------------------------------- */
-
-static int owner_name(const struct ipam_owner *owner, char ret[static OWNER_MAX], struct err *err)
+int ipam_release(const struct ipam_pool *pool, const struct ipam_owner *owner, struct err *err)
 {
-	int n = snprintf(ret, OWNER_MAX, "%s:%s", owner->container, owner->interface);
-
-	if (!owner->container[0] || !owner->interface[0] || strchr(ret, '/') ||
-	    strchr(owner->container, ':') || n >= OWNER_MAX)
-		return err_set(err, -EINVAL, "container '%.64s', interface '%.64s': not a name",
-			       owner->container, owner->interface);
-	return 0;
-}
-
-/* The content of a link, or a negative errno. */
-static int read_link(int at, const char *name, char *ret, size_t size)
-{
-	ssize_t n = readlinkat(at, name, ret, size - 1);
-
-	if (n < 0)
-		return -errno;
-	ret[n] = '\0';
-	return 0;
-}
-
-/* The address that the owner's attachment names, if the address agrees. -ENOENT. */
-static int lookup(const struct store_dir *d, const char *owner, struct addr *ret)
-{
-	char address[ADDR_TEXT_MAX], holder[OWNER_MAX];
-	int r = read_link(d->attachments, owner, address, sizeof(address));
-
-	if (r == 0)
-		r = read_link(d->addresses, address, holder, sizeof(holder));
-	if (r < 0)
-		return r;
-	if (strcmp(holder, owner) != 0 || addr_parse(address, ret, NULL) < 0)
-		return -ENOENT;
-	return 0;
-}
-
-static int remove_link(int at, const char *name)
-{
-	return unlinkat(at, name, 0) < 0 && errno != ENOENT ? -errno : 0;
-}
-
-/* -- release --------------------------------------------------------------------- */
-
-static int release(const struct store_dir *d, const char *owner)
-{
-	char address[ADDR_TEXT_MAX];
-	struct addr held;
-	int r = 0;
-
-	if (lookup(d, owner, &held) == 0)
-		r = remove_link(d->addresses, addr_format(&held, address));
-	return r < 0 ? r : remove_link(d->attachments, owner);
-}
-
-int ipam_release(const char *dir, const struct ipam_owner *owner, struct err *err)
-{
-	auto_store_dir struct store_dir d = STORE_DIR_INIT;
+	auto_ledger struct ledger l = LEDGER_INIT;
 	char name[OWNER_MAX];
-	int r;
+	int r = ledger_owner_name(owner, name, err);
 
-	r = owner_name(owner, name, err);
 	if (r < 0)
 		return r;
 	/* Nothing was ever allocated here. */
-	if (access(dir, F_OK) < 0 && errno == ENOENT)
+	if (access(pool->dir, F_OK) < 0 && errno == ENOENT)
 		return 0;
-	r = open_to_change(&d, dir, err);
+	r = ledger_open_to_change(&l, pool->dir, err);
 	if (r < 0)
 		return r;
-	r = release(&d, name);
-	return r < 0 ? err_errno(err, r, "%s: release the address of %s", dir, name) : 0;
+	r = release(pool, &l, name);
+	return r < 0 ? err_errno(err, r, "%s: release the addresses of %s", pool->dir, name) : 0;
 }
 
-/* -- allocate -------------------------------------------------------------------- */
+/* -- allocate ----------------------------------------------------------------------- */
 
-/* The addresses that can be given: from behind the gateway to before the broadcast address. */
-struct range {
-	struct addr first;
-	uint64_t count;
+/* What one set gives: the range and the address, and its place for the search, if it has one. */
+struct choice {
+	const struct ipam_range *range;
+	struct addr address;
+	bool searched;
+	uint32_t place;
+	struct map map;
 };
 
-uint64_t ipam_capacity(const struct prefix *subnet)
+static int refuse_exhausted(const struct choice *c, const struct ipam_pool *pool, unsigned set,
+			    struct err *err)
 {
-	struct addr first = prefix_first(subnet), last = prefix_last(subnet);
-	int64_t distance = addr_distance(&first, &last);
-	/* The network address and the gateway; IPv4's broadcast address. */
-	int64_t kept = subnet->addr.family == AF_INET ? 2 : 1;
+	char text[PREFIX_TEXT_MAX];
+	const struct ipam_range *range = pool->ranges;
 
-	if (distance == INT64_MAX)
-		return UINT64_MAX;
-	return distance > kept ? (uint64_t)(distance - kept) : 0;
+	while (range->set != set)
+		range++;
+	return err_set(err, -ENOSPC,
+		       "no address of %s%s is free: %" PRIu64 " are held (by whom: %s/addresses)",
+		       prefix_format(&range->subnet, text),
+		       range + 1 < pool->ranges + pool->nranges && range[1].set == set ? " and more"
+										       : "",
+		       c->map.held, pool->dir);
 }
 
-static struct range range_of(const struct prefix *subnet)
+static int find_free(struct choice *c, const struct ipam_pool *pool, const struct ledger *l,
+		     unsigned set, struct err *err)
 {
-	struct addr gateway = prefix_gateway(subnet);
+	char holder[OWNER_MAX];
+	int r;
 
-	return (struct range){ addr_add(&gateway, 1), ipam_capacity(subnet) };
+	for (;;) {
+		if (map_next_free(&c->map, &c->place)) {
+			c->address = pool_address_at(pool, set, c->place);
+			if (!is_kept(pool, &c->address) && !ledger_holder(l, &c->address, holder))
+				break;
+			/* A process died before it marked what it took, or the map is spoilt. */
+			map_mark(&c->map, c->place, true);
+		} else if (c->map.fresh) {
+			return refuse_exhausted(c, pool, set, err);
+		} else {
+			r = map_rebuild(&c->map);
+			if (r < 0)
+				return err_errno(err, r, "%s: write the map", pool->dir);
+		}
+	}
+	c->range = pool_range_of(pool, &c->address);
+	c->searched = true;
+	return 0;
 }
 
-static bool in_range(const struct range *r, const struct addr *a)
+static int take_wanted(struct choice *c, const struct ipam_pool *pool, const struct ledger *l,
+		       const struct addr *wanted, struct err *err)
 {
-	int64_t offset = a->family == r->first.family ? addr_distance(&r->first, a) : -1;
-
-	return offset >= 0 && (uint64_t)offset < r->count;
-}
-
-static bool is_held(const struct store_dir *d, const struct addr *a, char *holder, size_t size)
-{
-	char text[ADDR_TEXT_MAX];
-
-	return read_link(d->addresses, addr_format(a, text), holder, size) == 0;
-}
-
-/* The first free one behind the last that was given. */
-static int find_free(const struct store_dir *d, const struct range *range, struct addr *ret)
-{
-	uint64_t probes = range->count < PROBES_MAX ? range->count : PROBES_MAX;
+	const struct ipam_range *range = pool_range_of(pool, wanted);
+	const struct ipam_hole *hole = pool_hole_of(pool, wanted);
 	char text[ADDR_TEXT_MAX], holder[OWNER_MAX];
-	struct addr last;
-	uint64_t start = 0;
 
-	if (read_link(d->dir, "last", text, sizeof(text)) == 0 &&
-	    addr_parse(text, &last, NULL) == 0 && in_range(range, &last))
-		start = (uint64_t)addr_distance(&range->first, &last) + 1;
-	for (uint64_t i = 0; i < probes; i++) {
-		struct addr a = addr_add(&range->first, (int64_t)((start + i) % range->count));
-
-		if (is_held(d, &a, holder, sizeof(holder)))
-			continue;
-		*ret = a;
-		return 0;
-	}
-	return -ENOSPC;
-}
-
-static int make_links(const struct store_dir *d, const char *owner, const struct addr *a)
-{
-	char text[ADDR_TEXT_MAX];
-	int r;
-
-	addr_format(a, text);
-	if (symlinkat(text, d->attachments, owner) < 0)
-		return -errno;
-	if (symlinkat(owner, d->addresses, text) < 0) {
-		r = -errno;
-		(void)remove_link(d->attachments, owner);
-		return r;
-	}
-	/* Only a hint: when it cannot be written the search begins further ahead. */
-	(void)remove_link(d->dir, "last.new");
-	if (symlinkat(text, d->dir, "last.new") == 0)
-		(void)renameat(d->dir, "last.new", d->dir, "last");
+	addr_format(wanted, text);
+	if (addr_cmp(wanted, &range->gateway) == 0 || (hole && !hole->on_request))
+		return err_set(err, -EINVAL, "address %s cannot be given to a pod: %s", text,
+			       hole ? "it is excluded" : "it is the gateway");
+	if (ledger_holder(l, wanted, holder))
+		return err_set(err, -EADDRINUSE, "address %s is held by %s", text, holder);
+	c->range = range;
+	c->address = *wanted;
 	return 0;
 }
 
-static int choose(const struct store_dir *d, const char *dir, const struct prefix *subnet,
-		  const struct addr *wanted, struct addr *ret, struct err *err)
+/* The first wanted address of this set; NULL: there is none. */
+static const struct addr *wanted_of(const struct ipam_pool *pool, unsigned set,
+				    const struct addr *wanted, unsigned n)
 {
-	char text[PREFIX_TEXT_MAX], address[ADDR_TEXT_MAX], holder[OWNER_MAX];
-	struct range range = range_of(subnet);
+	for (unsigned i = 0; i < n; i++) {
+		const struct ipam_range *range = pool_range_of(pool, &wanted[i]);
 
-	if (!wanted) {
-		if (find_free(d, &range, ret) == 0)
-			return 0;
-		return err_set(err, -ENOSPC,
-			       "no address of %s is free: all %" PRIu64
-			       " are held (see %s/addresses)",
-			       prefix_format(subnet, text), range.count, dir);
+		if (range && range->set == set)
+			return &wanted[i];
 	}
-	addr_format(wanted, address);
-	if (!in_range(&range, wanted))
-		return err_set(err, -EINVAL, "address %s cannot be given to a pod of %s", address,
-			       prefix_format(subnet, text));
-	if (is_held(d, wanted, holder, sizeof(holder)))
-		return err_set(err, -EADDRINUSE, "address %s is held by %s", address, holder);
-	*ret = *wanted;
+	return NULL;
+}
+
+/* Each wanted address must be of a set, and each set can give but one. */
+static int check_wanted(const struct ipam_pool *pool, const struct addr *wanted, unsigned n,
+			struct err *err)
+{
+	char a[ADDR_TEXT_MAX], b[ADDR_TEXT_MAX];
+
+	for (unsigned i = 0; i < n; i++) {
+		const struct ipam_range *range = pool_range_of(pool, &wanted[i]);
+		const struct addr *first;
+
+		addr_format(&wanted[i], a);
+		if (!range)
+			return err_set(err, -EINVAL, "address %s is of no range of this network",
+				       a);
+		first = wanted_of(pool, range->set, wanted, n);
+		if (addr_cmp(first, &wanted[i]) != 0)
+			return err_set(err, -EINVAL,
+				       "addresses %s and %s are of one set, which gives but one",
+				       addr_format(first, b), a);
+	}
 	return 0;
 }
 
-int ipam_allocate(const char *dir, const struct prefix *subnet, const struct addr *wanted,
-		  const struct ipam_owner *owner, struct addr *ret, struct err *err)
+static int choose(struct choice *c, const struct ipam_pool *pool, const struct ledger *l,
+		  unsigned set, const struct addr *wanted, struct err *err)
 {
-	auto_store_dir struct store_dir d = STORE_DIR_INIT;
+	int r = map_open(&c->map, pool, l, set);
+
+	if (r < 0)
+		return err_errno(err, r, "%s: open the map", pool->dir);
+	return wanted ? take_wanted(c, pool, l, wanted, err) : find_free(c, pool, l, set, err);
+}
+
+static void note(const struct ipam_pool *pool, struct choice *c)
+{
+	uint32_t place;
+
+	if (pool_place_of(pool, c->range->set, &c->address, &place))
+		map_mark(&c->map, place, true);
+	if (c->searched)
+		map_move_behind(&c->map, c->place);
+}
+
+static int give(const struct ipam_pool *pool, const struct ledger *l, const struct addr *wanted,
+		unsigned nwanted, const char *name, struct ipam_address ret[static IPAM_SETS_MAX],
+		struct err *err)
+{
+	struct choice choices[IPAM_SETS_MAX];
+	struct ipam_address given[IPAM_SETS_MAX];
+	int r = 0;
+
+	for (unsigned set = 0; set < pool->nsets; set++)
+		choices[set] = (struct choice){ .map = { .fd = -1 } };
+	for (unsigned set = 0; set < pool->nsets && r == 0; set++) {
+		struct choice *c = &choices[set];
+
+		r = choose(c, pool, l, set, wanted_of(pool, set, wanted, nwanted), err);
+		if (r == 0)
+			given[set] = (struct ipam_address){
+				.address = { .addr = c->address, .len = c->range->subnet.len },
+				.gateway = c->range->gateway,
+			};
+	}
+	if (r == 0) {
+		r = ledger_make_links(l, name, given, pool->nsets);
+		if (r < 0)
+			err_errno(err, r, "%s: give addresses to %s", pool->dir, name);
+	}
+	for (unsigned set = 0; set < pool->nsets; set++) {
+		if (r == 0) {
+			note(pool, &choices[set]);
+			ret[set] = given[set];
+		}
+		map_close(&choices[set].map);
+	}
+	return r;
+}
+
+int ipam_allocate(const struct ipam_pool *pool, const struct addr *wanted, unsigned nwanted,
+		  const struct ipam_owner *owner, struct ipam_address ret[static IPAM_SETS_MAX],
+		  struct err *err)
+{
+	auto_ledger struct ledger l = LEDGER_INIT;
 	char name[OWNER_MAX], text[ADDR_TEXT_MAX];
-	struct addr chosen;
+	struct addr held[IPAM_SETS_MAX];
 	int r;
 
-	r = owner_name(owner, name, err);
+	r = ledger_owner_name(owner, name, err);
 	if (r == 0)
-		r = open_to_change(&d, dir, err);
+		r = check_wanted(pool, wanted, nwanted, err);
+	if (r == 0)
+		r = ledger_open_to_change(&l, pool->dir, err);
 	if (r < 0)
 		return r;
-	if (lookup(&d, name, &chosen) == 0)
+	if (ledger_lookup(&l, name, held) > 0)
 		return err_set(err, -EEXIST, "%s holds address %s already", name,
-			       addr_format(&chosen, text));
+			       addr_format(&held[0], text));
 	/* Half an allocation, by a process that died. */
-	r = release(&d, name);
+	r = release(pool, &l, name);
 	if (r < 0)
-		return err_errno(err, r, "%s: clear what is left of %s", dir, name);
-	r = choose(&d, dir, subnet, wanted, &chosen, err);
-	if (r < 0)
-		return r;
-	r = make_links(&d, name, &chosen);
-	if (r < 0)
-		return err_errno(err, r, "%s: give %s to %s", dir, addr_format(&chosen, text),
-				 name);
-	*ret = chosen;
-	return 0;
+		return err_errno(err, r, "%s: clear what is left of %s", pool->dir, name);
+	return give(pool, &l, wanted, nwanted, name, ret, err);
 }
 
-/* -- readers ----------------------------------------------------------------------- */
+/* -- readers ------------------------------------------------------------------------ */
 
-int ipam_lookup(const char *dir, const struct ipam_owner *owner, struct addr *ret, struct err *err)
+int ipam_lookup(const char *dir, const struct ipam_owner *owner,
+		struct addr ret[static IPAM_SETS_MAX], struct err *err)
 {
-	auto_store_dir struct store_dir d = STORE_DIR_INIT;
+	auto_ledger struct ledger l = LEDGER_INIT;
 	char name[OWNER_MAX];
-	int r;
+	int r = ledger_owner_name(owner, name, err);
 
-	r = owner_name(owner, name, err);
 	if (r < 0)
 		return r;
-	r = open_store(&d, dir);
+	r = ledger_open(&l, dir);
 	if (r == 0)
-		r = lookup(&d, name, ret);
-	return r < 0 ? err_errno(err, r, "%s: address of %s", dir, name) : 0;
+		r = ledger_lookup(&l, name, ret);
+	return r < 0 ? err_errno(err, r, "%s: addresses of %s", dir, name) : r;
 }
 
 DEFINE_AUTO(DIR *, closedir)
@@ -322,33 +278,12 @@ static int tell(ipam_fn *fn, const struct addr *addr, char *owner, void *arg)
 	return fn(addr, owner, colon + 1, arg);
 }
 
-static int open_listing(const char *dir, const char *folder, struct store_dir *d, DIR **ret,
-			struct err *err)
-{
-	int r = open_store(d, dir), fd;
-
-	if (r == -ENOENT)
-		return 0; /* nothing was ever allocated */
-	if (r < 0)
-		return err_errno(err, r, "%s: open", dir);
-	fd = open_folder(d->dir, folder);
-	if (fd < 0)
-		return err_errno(err, fd, "%s/%s: open", dir, folder);
-	*ret = fdopendir(fd);
-	if (!*ret) {
-		r = -errno;
-		close(fd);
-		return err_errno(err, r, "%s/%s: open", dir, folder);
-	}
-	return 0;
-}
-
 int ipam_foreach(const char *dir, ipam_fn *fn, void *arg, struct err *err)
 {
-	auto_store_dir struct store_dir d = STORE_DIR_INIT;
+	auto_ledger struct ledger l = LEDGER_INIT;
 	auto_(closedir) DIR *list = NULL;
 	const struct dirent *entry;
-	int r = open_listing(dir, "addresses", &d, &list, err);
+	int r = ledger_open_listing(dir, "addresses", &l, &list, err);
 
 	while (r == 0 && list && (entry = readdir(list))) {
 		char owner[OWNER_MAX];
@@ -356,7 +291,7 @@ int ipam_foreach(const char *dir, ipam_fn *fn, void *arg, struct err *err)
 
 		/* One that was released since it was listed is left out. */
 		if (addr_parse(entry->d_name, &addr, NULL) < 0 ||
-		    read_link(d.addresses, entry->d_name, owner, sizeof(owner)) < 0)
+		    ledger_read_link(l.addresses, entry->d_name, owner, sizeof(owner)) < 0)
 			continue;
 		r = tell(fn, &addr, owner, arg);
 	}
@@ -365,20 +300,21 @@ int ipam_foreach(const char *dir, ipam_fn *fn, void *arg, struct err *err)
 
 int ipam_foreach_attachment(const char *dir, ipam_fn *fn, void *arg, struct err *err)
 {
-	auto_store_dir struct store_dir d = STORE_DIR_INIT;
+	auto_ledger struct ledger l = LEDGER_INIT;
 	auto_(closedir) DIR *list = NULL;
 	const struct dirent *entry;
-	int r = open_listing(dir, "attachments", &d, &list, err);
+	int r = ledger_open_listing(dir, "attachments", &l, &list, err);
 
 	while (r == 0 && list && (entry = readdir(list))) {
+		struct addr addrs[IPAM_SETS_MAX] = { { .family = AF_UNSPEC } };
 		char owner[OWNER_MAX];
-		struct addr addr = { .family = AF_UNSPEC };
 
 		strlcpy(owner, entry->d_name, sizeof(owner));
 		if (!strchr(owner, ':'))
 			continue;
-		(void)lookup(&d, owner, &addr);
-		r = tell(fn, &addr, owner, arg);
+		if (ledger_lookup(&l, owner, addrs) <= 0)
+			addrs[0].family = AF_UNSPEC;
+		r = tell(fn, &addrs[0], owner, arg);
 	}
 	return r;
 }

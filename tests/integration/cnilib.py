@@ -16,7 +16,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 PLUGIN = Path(os.environ.get("POPLIN_BUILD", TOP)).resolve() / "poplin"
-VERSIONS = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 
 _numbers = itertools.count()
 
@@ -118,12 +118,23 @@ class Node:
             "node": "n1", "subnet": subnet or self.subnet,
             "leaseDeadlineBootNs": 0 if seconds is None else now + int(seconds * 1e9)}))
 
-    def config(self, version="1.0.0", **changes):
-        """The configuration as a runtime hands it on; a change to None leaves the key out."""
+    def config(self, version="1.0.0", ipam=None, **changes):
+        """The agent's configuration, as a runtime hands it on. A change to None leaves the key
+        out; those of ipam are changes of its own."""
+        inner = {"type": "poplin", "ranges": [[{"subnet": self.subnet}]],
+                 "dataDir": str(self.folder / "ipam"), **(ipam or {})}
         conf = {"cniVersion": version, "name": "poplin", "type": "poplin",
-                "network": self.network, "subnet": self.subnet, "bridge": self.bridge,
-                "mtu": self.mtu, "stateDir": str(self.folder), **changes}
+                "network": self.network, "bridge": self.bridge, "mtu": self.mtu,
+                "isDefaultGateway": True, "hairpinMode": True, "stateDir": str(self.folder),
+                "ipam": {key: value for key, value in inner.items() if value is not None},
+                **changes}
         return {key: value for key, value in conf.items() if value is not None}
+
+    def old_config(self, version="1.0.0"):
+        """What the agent wrote before "ipam": a runtime may have kept it for the DEL of a pod."""
+        return {"cniVersion": version, "name": "poplin", "type": "poplin",
+                "network": self.network, "subnet": self.subnet, "bridge": self.bridge,
+                "mtu": self.mtu, "stateDir": str(self.folder)}
 
     # -- runs -----------------------------------------------------------------------
 

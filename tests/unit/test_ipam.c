@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -53,19 +54,32 @@ static struct prefix subnet(const char *text)
 	return p;
 }
 
+static struct ipam_pool pool_of(const struct fixture *f, const char *net)
+{
+	struct ipam_pool pool = { .nsets = 0 };
+	struct prefix p = subnet(net);
+
+	strlcpy(pool.dir, f->dir, sizeof(pool.dir));
+	assert_int_equal(ipam_pool_add_subnet(&pool, &p, NULL), 0);
+	return pool;
+}
+
 static int allocate(const struct fixture *f, const char *net, const char *wanted,
 		    const char *container, char ret[static ADDR_TEXT_MAX], struct err *err)
 {
 	const struct ipam_owner owner = { .container = container, .interface = "eth0" };
-	struct prefix p = subnet(net);
-	struct addr asked, given;
+	struct ipam_pool pool = pool_of(f, net);
+	struct ipam_address given[IPAM_SETS_MAX];
+	struct addr asked;
 	int r;
 
 	if (wanted)
 		assert_int_equal(addr_parse(wanted, &asked, NULL), 0);
-	r = ipam_allocate(f->dir, &p, wanted ? &asked : NULL, &owner, &given, err);
-	if (r == 0)
-		addr_format(&given, ret);
+	r = ipam_allocate(&pool, &asked, wanted != NULL, &owner, given, err);
+	if (r == 0) {
+		assert_int_equal(given[0].address.len, subnet(net).len);
+		addr_format(&given[0].address.addr, ret);
+	}
 	return r;
 }
 
@@ -83,17 +97,22 @@ static void assert_given(const struct fixture *f, const char *net, const char *c
 static void release(const struct fixture *f, const char *container)
 {
 	const struct ipam_owner owner = { .container = container, .interface = "eth0" };
+	struct ipam_pool pool = pool_of(f, "10.2.1.0/24");
 	struct err err = ERR_INIT;
 
-	if (ipam_release(f->dir, &owner, &err) < 0)
+	if (ipam_release(&pool, &owner, &err) < 0)
 		fail_msg("%s: %s", container, err.text);
 }
 
 static int lookup(const struct fixture *f, const char *container, struct addr *ret)
 {
 	const struct ipam_owner owner = { .container = container, .interface = "eth0" };
+	struct addr held[IPAM_SETS_MAX];
+	int n = ipam_lookup(f->dir, &owner, held, NULL);
 
-	return ipam_lookup(f->dir, &owner, ret, NULL);
+	if (n > 0)
+		*ret = held[0];
+	return n;
 }
 
 static int count_one(const struct addr *addr, const char *container, const char *interface,
@@ -177,23 +196,78 @@ static void test_next_fit(void **state)
 	assert_given(f, "10.2.1.0/29", "f", "10.2.1.2");
 }
 
-/* The hint is only that. */
-static void test_bad_hint(void **state)
+/* The one map there is. */
+static void map_path(const struct fixture *f, char *ret, size_t size)
 {
-	static const char *const hints[] = { "nonsense", "10.9.9.9", "fd00::1", "10.2.1.7", "" };
+	char pattern[160];
+	glob_t found;
+
+	(void)snprintf(pattern, sizeof(pattern), "%s/maps/*", f->dir);
+	assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+	assert_int_equal(found.gl_pathc, 1);
+	strlcpy(ret, found.gl_pathv[0], size);
+	globfree(&found);
+}
+
+/* The map is only a hint: whatever becomes of it, no address is given twice or lost. */
+static void test_bad_map(void **state)
+{
+	static const char ones[256] = { [0 ... 255] = '\xff' }, zeros[256];
+	const struct {
+		const char *data;
+		size_t len;
+	} contents[] = {
+		{ ones, 24 }, { ones, 256 }, { zeros, 24 }, { zeros, 256 }, { "", 0 }, { ones, 7 },
+	};
 	const struct fixture *f = *state;
-	char last[160], text[ADDR_TEXT_MAX];
+	char path[256], text[ADDR_TEXT_MAX];
 
 	assert_given(f, "10.2.1.0/29", "a", "10.2.1.2");
-	(void)snprintf(last, sizeof(last), "%s/last", f->dir);
-	for (size_t i = 0; i < sizeof(hints) / sizeof(hints[0]); i++) {
-		assert_int_equal(unlink(last), 0);
-		if (hints[i][0])
-			assert_int_equal(symlink(hints[i], last), 0);
-		assert_int_equal(allocate(f, "10.2.1.0/29", NULL, "b", text, NULL), 0);
-		assert_string_equal(text, "10.2.1.3");
+	map_path(f, path, sizeof(path));
+	for (size_t i = 0; i < sizeof(contents) / sizeof(contents[0]); i++) {
+		assert_int_equal(
+			file_write_atomic(path, 0600, contents[i].data, contents[i].len, NULL), 0);
+		assert_given(f, "10.2.1.0/29", "b", "10.2.1.3");
 		release(f, "b");
+		assert_int_equal(unlink(path), 0);
 	}
+	/* Bits alone: held ones seem free, free ones held. */
+	for (unsigned i = 3; i <= 5; i++) {
+		(void)snprintf(text, sizeof(text), "c%u", i);
+		assert_int_equal(allocate(f, "10.2.1.0/29", NULL, text, text, NULL), 0);
+	}
+	for (int bits = 0; bits < 256; bits++) {
+		int fd = open(path, O_WRONLY);
+
+		assert_int_equal(pwrite(fd, &(char){ (char)bits }, 1, 16), 1);
+		assert_int_equal(close(fd), 0);
+		assert_given(f, "10.2.1.0/29", "last", "10.2.1.6");
+		assert_int_equal(allocate(f, "10.2.1.0/29", NULL, "more", text, NULL), -ENOSPC);
+		release(f, "last");
+	}
+	assert_int_equal(count_complete(f), 4);
+}
+
+/* The layout before maps: one address each, and a link to the last that was given. */
+static void test_old_layout(void **state)
+{
+	const struct fixture *f = *state;
+	char maps[256], last[160];
+	struct addr a;
+
+	assert_given(f, "10.2.1.0/24", "a", "10.2.1.2");
+	assert_given(f, "10.2.1.0/24", "b", "10.2.1.3");
+	map_path(f, maps, sizeof(maps));
+	assert_int_equal(unlink(maps), 0);
+	(void)snprintf(maps, sizeof(maps), "%s/maps", f->dir);
+	assert_int_equal(rmdir(maps), 0);
+	(void)snprintf(last, sizeof(last), "%s/last", f->dir);
+	assert_int_equal(symlink("10.2.1.9", last), 0);
+	assert_int_equal(lookup(f, "a", &a), 1);
+	assert_given(f, "10.2.1.0/24", "c", "10.2.1.10");
+	release(f, "a");
+	assert_given(f, "10.2.1.0/24", "d", "10.2.1.11");
+	assert_int_equal(count_complete(f), 3);
 }
 
 static void test_ipv6(void **state)
@@ -230,22 +304,24 @@ static void test_owner(void **state)
 {
 	const struct fixture *f = *state;
 	const struct ipam_owner second = { .container = "a", .interface = "net1" };
-	const struct prefix p = subnet("10.2.1.0/24");
+	const struct ipam_pool pool = pool_of(f, "10.2.1.0/24");
+	struct ipam_address b[IPAM_SETS_MAX];
+	struct addr held[IPAM_SETS_MAX];
 	char text[ADDR_TEXT_MAX];
 	struct err err = ERR_INIT;
-	struct addr a, b;
+	struct addr a;
 
 	assert_given(f, "10.2.1.0/24", "a", "10.2.1.2");
 	assert_int_equal(allocate(f, "10.2.1.0/24", NULL, "a", text, &err), -EEXIST);
 	assert_non_null(strstr(err.text, "10.2.1.2"));
 	/* Another interface of the container is another attachment. */
-	assert_int_equal(ipam_allocate(f->dir, &p, NULL, &second, &b, NULL), 0);
-	assert_int_equal(lookup(f, "a", &a), 0);
+	assert_int_equal(ipam_allocate(&pool, NULL, 0, &second, b, NULL), 0);
+	assert_int_equal(lookup(f, "a", &a), 1);
 	assert_string_equal(addr_format(&a, text), "10.2.1.2");
-	assert_string_equal(addr_format(&b, text), "10.2.1.3");
+	assert_string_equal(addr_format(&b[0].address.addr, text), "10.2.1.3");
 	release(f, "a");
 	assert_int_equal(lookup(f, "a", &a), -ENOENT);
-	assert_int_equal(ipam_lookup(f->dir, &second, &a, NULL), 0);
+	assert_int_equal(ipam_lookup(f->dir, &second, held, NULL), 1);
 }
 
 static void test_release_of_nothing(void **state)
@@ -311,7 +387,7 @@ static void test_half_made(void **state)
 	/* What the halves name is another's by now, and stays so. */
 	release(f, "a");
 	assert_given(f, "10.2.1.0/24", "b", "10.2.1.4");
-	assert_int_equal(lookup(f, "c", &a), 0);
+	assert_int_equal(lookup(f, "c", &a), 1);
 	assert_int_equal(count_complete(f), 2);
 	assert_int_equal(count_attachments(f), 2);
 }
@@ -346,19 +422,19 @@ static void reap(const pid_t *pids, unsigned n)
 }
 
 /* A child of the test: no assertions, they would run on in the parent's place. */
-static int allocate_many(const struct fixture *f, const struct prefix *p, unsigned process)
+static int allocate_many(const struct ipam_pool *pool, unsigned process)
 {
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		char name[32];
 		const struct ipam_owner owner = { .container = name, .interface = "eth0" };
-		struct addr a;
+		struct ipam_address a[IPAM_SETS_MAX];
 
 		(void)snprintf(name, sizeof(name), "p%u-%u", process, i);
-		if (ipam_allocate(f->dir, p, NULL, &owner, &a, NULL) < 0)
+		if (ipam_allocate(pool, NULL, 0, &owner, a, NULL) < 0)
 			return 1;
 		/* Every third goes away and comes back, amid the others. */
-		if (i % 3 == 0 && (ipam_release(f->dir, &owner, NULL) < 0 ||
-				   ipam_allocate(f->dir, p, NULL, &owner, &a, NULL) < 0))
+		if (i % 3 == 0 && (ipam_release(pool, &owner, NULL) < 0 ||
+				   ipam_allocate(pool, NULL, 0, &owner, a, NULL) < 0))
 			return 2;
 	}
 	return 0;
@@ -379,7 +455,7 @@ static int check_unique(const struct addr *addr, const char *container, const ch
 static void test_concurrent(void **state)
 {
 	const struct fixture *f = *state;
-	const struct prefix p = subnet("10.2.1.0/24");
+	const struct ipam_pool pool = pool_of(f, "10.2.1.0/24");
 	bool seen[256] = { false };
 	pid_t pids[PROCESSES];
 
@@ -387,7 +463,7 @@ static void test_concurrent(void **state)
 		pids[i] = fork();
 		assert_true(pids[i] >= 0);
 		if (pids[i] == 0)
-			_exit(allocate_many(f, &p, i));
+			_exit(allocate_many(&pool, i));
 	}
 	reap(pids, PROCESSES);
 	assert_int_equal(count_complete(f), PROCESSES * ROUNDS);
@@ -396,11 +472,32 @@ static void test_concurrent(void **state)
 	assert_int_equal(ipam_foreach_attachment(f->dir, check_unique, seen, NULL), 0);
 }
 
+/* The first allocations on a node: all make the folders and the map at the same time. */
+static void test_race_for_folders(void **state)
+{
+	const struct fixture *f = *state;
+	const struct ipam_pool pool = pool_of(f, "10.2.1.0/24");
+
+	for (unsigned round = 0; round < 40; round++) {
+		pid_t pids[PROCESSES];
+
+		for (unsigned i = 0; i < PROCESSES; i++) {
+			pids[i] = fork();
+			assert_true(pids[i] >= 0);
+			if (pids[i] == 0)
+				_exit(allocate_many(&pool, i));
+		}
+		reap(pids, PROCESSES);
+		assert_int_equal(count_complete(f), PROCESSES * ROUNDS);
+		assert_int_equal(file_remove_tree(f->dir, NULL), 0);
+	}
+}
+
 /* All race for the last address: one gets it. */
 static void test_race_for_one(void **state)
 {
 	const struct fixture *f = *state;
-	const struct prefix p = subnet("10.2.1.0/30");
+	const struct ipam_pool pool = pool_of(f, "10.2.1.0/30");
 	pid_t pids[PROCESSES];
 	unsigned winners = 0;
 
@@ -410,11 +507,11 @@ static void test_race_for_one(void **state)
 		if (pids[i] == 0) {
 			char name[16];
 			const struct ipam_owner owner = { .container = name, .interface = "eth0" };
-			struct addr a;
+			struct ipam_address a[IPAM_SETS_MAX];
 			int r;
 
 			(void)snprintf(name, sizeof(name), "p%u", i);
-			r = ipam_allocate(f->dir, &p, NULL, &owner, &a, NULL);
+			r = ipam_allocate(&pool, NULL, 0, &owner, a, NULL);
 			_exit(r == 0 ? 10 : r == -ENOSPC ? 11 : 12);
 		}
 	}
@@ -434,7 +531,7 @@ static void test_race_for_one(void **state)
 static void test_killed(void **state)
 {
 	const struct fixture *f = *state;
-	const struct prefix p = subnet("10.2.1.0/28");
+	const struct ipam_pool pool = pool_of(f, "10.2.1.0/28");
 	const struct ipam_owner owner = { .container = "victim", .interface = "eth0" };
 
 	for (unsigned i = 0; i < 60; i++) {
@@ -443,10 +540,10 @@ static void test_killed(void **state)
 
 		assert_true(pid >= 0);
 		while (pid == 0) {
-			struct addr a;
+			struct ipam_address a[IPAM_SETS_MAX];
 
-			(void)ipam_allocate(f->dir, &p, NULL, &owner, &a, NULL);
-			(void)ipam_release(f->dir, &owner, NULL);
+			(void)ipam_allocate(&pool, NULL, 0, &owner, a, NULL);
+			(void)ipam_release(&pool, &owner, NULL);
 		}
 		(void)nanosleep(&delay, NULL);
 		assert_int_equal(kill(pid, SIGKILL), 0);
@@ -462,20 +559,11 @@ static void test_killed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_range),
-		TEST(test_full),
-		TEST(test_next_fit),
-		TEST(test_bad_hint),
-		TEST(test_ipv6),
-		TEST(test_wanted),
-		TEST(test_owner),
-		TEST(test_release_of_nothing),
-		TEST(test_bad_names),
-		TEST(test_half_made),
-		TEST(test_half_made_folders),
-		TEST(test_concurrent),
-		TEST(test_race_for_one),
-		TEST(test_killed),
+		TEST(test_range),      TEST(test_full),		TEST(test_next_fit),
+		TEST(test_bad_map),    TEST(test_old_layout),	TEST(test_ipv6),
+		TEST(test_wanted),     TEST(test_owner),	TEST(test_release_of_nothing),
+		TEST(test_bad_names),  TEST(test_half_made),	TEST(test_half_made_folders),
+		TEST(test_concurrent), TEST(test_race_for_one), TEST(test_killed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -285,18 +285,28 @@ static void test_routes(void **state)
 	json_decref(root);
 }
 
+/* A pod of the node's subnet, which takes the next address. */
+static void take_address(const char *container)
+{
+	const struct ipam_owner owner = { .container = container, .interface = "eth0" };
+	const struct prefix subnet = prefix("10.2.1.0/24");
+	struct ipam_address given[IPAM_SETS_MAX];
+	struct ipam_pool pool = { .nsets = 0 };
+
+	strlcpy(pool.dir, t.dir, sizeof(pool.dir));
+	assert_int_equal(ipam_pool_add_subnet(&pool, &subnet, NULL), 0);
+	assert_int_equal(ipam_allocate(&pool, NULL, 0, &owner, given, NULL), 0);
+}
+
 static void test_pods(void **state)
 {
-	struct prefix subnet = prefix("10.2.1.0/24");
 	json_t *root, *one;
 
 	for (unsigned i = 0; i < 12; i++) {
 		char container[32];
-		struct ipam_owner owner = { .container = container, .interface = "eth0" };
-		struct addr given;
 
 		snprintf(container, sizeof(container), "container%u", i);
-		assert_int_equal(ipam_allocate(t.dir, &subnet, NULL, &owner, &given, NULL), 0);
+		take_address(container);
 	}
 	root = get_json("/status/pods");
 	assert_int_equal(json_array_size(json_object_get(root, "pods")), 12);
@@ -325,8 +335,7 @@ static void test_numbers(void **state)
 {
 	struct prefix subnet = prefix("10.2.1.0/24"), ours = prefix("10.2.3.0/24");
 	struct prefix failing = prefix("10.2.6.0/24");
-	struct addr right = addr("192.168.0.3"), given;
-	struct ipam_owner owner = { .container = "c", .interface = "eth0" };
+	struct addr right = addr("192.168.0.3");
 	struct key waiting = key_route(&ours);
 	struct status_view view = { .healthy = true };
 	json_int_t known, desired, installed, failed, depth, held, capacity, ttl;
@@ -339,7 +348,7 @@ static void test_numbers(void **state)
 	assert_int_equal(fib_note(t.source.fib, &ours, FIB_OURS, &right), 0);
 	fail_key(&failing, -ENETUNREACH);
 	queue_put(t.source.queue, &waiting, 0);
-	assert_int_equal(ipam_allocate(t.dir, &subnet, NULL, &owner, &given, NULL), 0);
+	take_address("c");
 	view.subnet = subnet;
 	view.lease_held = true;
 	view.lease_ttl_s = 120;
