@@ -559,11 +559,22 @@ static void test_killed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_range),      TEST(test_full),		TEST(test_next_fit),
-		TEST(test_bad_map),    TEST(test_old_layout),	TEST(test_ipv6),
-		TEST(test_wanted),     TEST(test_owner),	TEST(test_release_of_nothing),
-		TEST(test_bad_names),  TEST(test_half_made),	TEST(test_half_made_folders),
-		TEST(test_concurrent), TEST(test_race_for_one), TEST(test_killed),
+		TEST(test_range),
+		TEST(test_full),
+		TEST(test_next_fit),
+		TEST(test_bad_map),
+		TEST(test_old_layout),
+		TEST(test_ipv6),
+		TEST(test_wanted),
+		TEST(test_owner),
+		TEST(test_release_of_nothing),
+		TEST(test_bad_names),
+		TEST(test_half_made),
+		TEST(test_half_made_folders),
+		TEST(test_concurrent),
+		TEST(test_race_for_folders),
+		TEST(test_race_for_one),
+		TEST(test_killed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
