@@ -202,11 +202,11 @@ static void on_unresolved(const char *node, void *arg)
 	resolver_want(a->resolver, node);
 }
 
-static void on_resolved(const char *node, const struct addr *address, void *arg)
+static bool on_resolved(const char *node, const struct addr *address, void *arg)
 {
 	struct agent *a = arg;
 
-	peers_resolved(a->peers, node, address);
+	return peers_resolved(a->peers, node, address);
 }
 
 static int start_state(struct agent *a, struct err *err)

@@ -221,13 +221,17 @@ static void judge_again_locked(struct peers *p, struct peer *peer)
 
 static struct peer *find_locked(struct peers *p, const char *name)
 {
-	size_t len = strlen(name) + 1;
-	auto_free struct peer *wanted = calloc(1, sizeof(*wanted) + len);
+	struct peer *peer = RB_ROOT(&p->by_name);
 
-	if (!wanted)
-		return NULL;
-	memcpy(wanted->name, name, len);
-	return RB_FIND(peer_tree, &p->by_name, wanted);
+	/* RB_FIND() would need a whole peer with this name. */
+	while (peer) {
+		int r = strcmp(name, peer->name);
+
+		if (r == 0)
+			break;
+		peer = r < 0 ? RB_LEFT(peer, by_name) : RB_RIGHT(peer, by_name);
+	}
+	return peer;
 }
 
 static struct peer *add_locked(struct peers *p, const char *name)
@@ -341,7 +345,7 @@ void peers_end_sync(struct peers *p)
 	p->complete = true;
 }
 
-void peers_resolved(struct peers *p, const char *node, const struct addr *address)
+bool peers_resolved(struct peers *p, const char *node, const struct addr *address)
 {
 	struct touched t = { .count = 0 };
 	int64_t event_ns = clock_ns();
@@ -350,13 +354,16 @@ void peers_resolved(struct peers *p, const char *node, const struct addr *addres
 
 	mutex_hold(&p->lock);
 	peer = find_locked(p, node);
-	if (!peer || !peer->bare || addr_cmp(&peer->record.address, address) == 0)
-		return;
+	if (!peer || !peer->bare)
+		return false;
+	if (addr_cmp(&peer->record.address, address) == 0)
+		return true;
 	take_out_locked(p, peer, &t);
 	peer->record.address = *address;
 	if (admit_locked(p, peer, &t, &why) < 0)
 		log_limited(LOG_ERROR, "out of memory, a record waits for its next change");
 	settle_touched_locked(p, &t, event_ns);
+	return true;
 }
 
 void peers_set_own_subnet(struct peers *p, const struct prefix *subnet)

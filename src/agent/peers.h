@@ -52,8 +52,11 @@ int peers_apply(struct peers *p, const struct store_change *change, struct err *
  */
 void peers_begin_sync(struct peers *p);
 void peers_end_sync(struct peers *p);
-/* The address of a node whose record has none. AF_UNSPEC: it is not known (any more). */
-void peers_resolved(struct peers *p, const char *node, const struct addr *address);
+/*
+ * The address of a node whose record has none. AF_UNSPEC: it is not known. False: there is no such
+ * record (any more).
+ */
+bool peers_resolved(struct peers *p, const char *node, const struct addr *address);
 /* All records are judged again. */
 void peers_set_own_subnet(struct peers *p, const struct prefix *subnet);
 void peers_set_own_address(struct peers *p, const struct addr *address);

@@ -29,7 +29,8 @@ struct name {
 	SLIST_ENTRY(name) in_list;
 	int64_t due_ns;
 	unsigned failures;
-	struct addr address; /* the last answer */
+	bool asked;	     /* wanted (again) since the look-up that runs began */
+	struct addr address; /* the last one that was found */
 	char text[];
 };
 
@@ -93,26 +94,24 @@ static struct name *next_locked(struct resolver *r)
 	return first;
 }
 
-/* Takes the answer down. True: it is news. */
-static bool note_answer_locked(struct name *name, const struct addr *address)
+static struct name *find_locked(struct resolver *r, const char *text)
 {
-	bool known = address->family != AF_UNSPEC;
-	bool news = addr_cmp(address, &name->address) != 0;
+	struct name *name;
 
-	name->failures = known ? 0 : name->failures + 1;
-	name->due_ns =
-		clock_ns() + (known ? jitter_ns(LOOK_AGAIN_NS, 10)
-				    : backoff_ns(name->failures, RETRY_MIN_NS, RETRY_MAX_NS));
-	name->address = *address;
-	return news;
+	SLIST_FOREACH (name, &r->names, in_list)
+		if (strcmp(name->text, text) == 0)
+			return name;
+	return NULL;
 }
 
 /* Waits for a name that is due and copies it. False: stop. */
 static bool wait_for_name(struct resolver *r, char *ret, size_t size)
 {
+	struct name *name;
+
 	mutex_hold(&r->lock);
 	for (;;) {
-		const struct name *name = next_locked(r);
+		name = next_locked(r);
 
 		if (r->stop)
 			return false;
@@ -121,19 +120,41 @@ static bool wait_for_name(struct resolver *r, char *ret, size_t size)
 		else if (name->due_ns > clock_ns())
 			(void)cond_wait_until(&r->wake, &r->lock, name->due_ns);
 		else
-			return strlcpy(ret, name->text, size) < size;
+			break;
 	}
+	name->asked = false;
+	return strlcpy(ret, name->text, size) < size;
 }
 
-static bool note_answer(struct resolver *r, const char *text, const struct addr *address)
+/* Takes the answer down, and says which address holds now. False: stop. */
+static bool note_answer(struct resolver *r, const char *text, struct addr *address)
+{
+	bool known = address->family != AF_UNSPEC;
+	struct name *name;
+
+	mutex_hold(&r->lock);
+	name = find_locked(r, text);
+	name->failures = known ? 0 : name->failures + 1;
+	name->due_ns =
+		clock_ns() + (known ? jitter_ns(LOOK_AGAIN_NS, 10)
+				    : backoff_ns(name->failures, RETRY_MIN_NS, RETRY_MAX_NS));
+	if (known)
+		name->address = *address;
+	*address = name->address;
+	return !r->stop;
+}
+
+/* Nobody wants it, unless it was asked for while we were told so. */
+static void drop(struct resolver *r, const char *text)
 {
 	struct name *name;
 
 	mutex_hold(&r->lock);
-	SLIST_FOREACH (name, &r->names, in_list)
-		if (strcmp(name->text, text) == 0)
-			return note_answer_locked(name, address) && !r->stop;
-	return false;
+	name = find_locked(r, text);
+	if (name->asked)
+		return;
+	SLIST_REMOVE(&r->names, name, name, in_list);
+	free(name);
 }
 
 static void *run(void *arg)
@@ -148,8 +169,8 @@ static void *run(void *arg)
 		if (address.family == AF_UNSPEC)
 			log_limited(LOG_WARN, "the node's name has no address" KV("node", "%s"),
 				    text);
-		if (note_answer(r, text, &address))
-			r->fn(text, &address, r->arg);
+		if (note_answer(r, text, &address) && !r->fn(text, &address, r->arg))
+			drop(r, text);
 	}
 	mutex_lock(&r->lock);
 	r->running = false;
@@ -167,16 +188,18 @@ void resolver_want(struct resolver *r, const char *node)
 	struct name *name;
 
 	mutex_hold(&r->lock);
-	SLIST_FOREACH (name, &r->names, in_list)
-		if (strcmp(name->text, node) == 0)
-			return;
-	name = calloc(1, sizeof(*name) + len);
+	name = find_locked(r, node);
 	if (!name) {
-		log_limited(LOG_ERROR, "out of memory, a name is not looked up");
-		return;
+		name = calloc(1, sizeof(*name) + len);
+		if (!name) {
+			log_limited(LOG_ERROR, "out of memory, a name is not looked up");
+			return;
+		}
+		memcpy(name->text, node, len);
+		SLIST_INSERT_HEAD(&r->names, name, in_list);
 	}
-	memcpy(name->text, node, len);
-	SLIST_INSERT_HEAD(&r->names, name, in_list);
+	name->asked = true;
+	name->due_ns = 0;
 	cond_signal(&r->wake);
 }
 

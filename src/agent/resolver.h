@@ -8,13 +8,19 @@
 #ifndef POPLIN_AGENT_RESOLVER_H
 #define POPLIN_AGENT_RESOLVER_H
 
+#include <stdbool.h>
+
 #include "poplin/base/err.h"
 #include "poplin/model/prefix.h"
 
 struct resolver;
 
-/* Called on the resolver thread. AF_UNSPEC: the name has no address (any more). */
-typedef void resolver_fn(const char *node, const struct addr *address, void *arg);
+/*
+ * Called on the resolver thread after each look-up. A name that cannot be looked up keeps the address
+ * it had: a name server that is away must not cost a route. AF_UNSPEC: it never had one. Returns
+ * whether the name is still wanted.
+ */
+typedef bool resolver_fn(const char *node, const struct addr *address, void *arg);
 
 int resolver_start(struct resolver **ret, int family, resolver_fn *fn, void *arg, struct err *err);
 /*
@@ -22,7 +28,7 @@ int resolver_start(struct resolver **ret, int family, resolver_fn *fn, void *arg
  * itself and touches nothing of ours.
  */
 void resolver_stop(struct resolver *r);
-/* Looks the name up, now and again from time to time, and calls fn when the answer changed. */
+/* Looks the name up, now and then again from time to time, as long as fn says that it is wanted. */
 void resolver_want(struct resolver *r, const char *node);
 
 #endif

@@ -1,12 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Listing and watching. The handle remembers the revision up to which everything was told; a watch
- begins with
- * the next one. Three things make that position worthless, and are told as -ESTALE: the revision
- was
- * compacted away; the cluster is another one; or the store is younger than the position (it was
- restored from
- * a backup), where etcd would stay silent until it gets there.
+ * begins with the next one. Three things make that position worthless, and are told as -ESTALE: the
+ * revision was compacted away; the cluster is another one; or the store is younger than the position
+ * (it was restored from a backup), where etcd would stay silent until it gets there.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -24,7 +21,18 @@ struct listing {
 	size_t skip; /* length of the folder's name */
 };
 
-/* A key may hold a NUL byte, a name in C may not: it is shown up to there, and refused later. */
+/*
+ * A key may hold a NUL byte, a name in C may not: up to there it could be another node's name. With
+ * question marks it is none, and is refused under a name of its own.
+ */
+static void mask_nul(const struct buf *key)
+{
+	char *nul;
+
+	while ((nul = memchr(key->data, '\0', key->len)))
+		*nul = '?';
+}
+
 static int tell(const struct store_handler *handler, size_t skip, const struct etcd_kv *kv,
 		bool deleted, struct err *err)
 {
@@ -35,6 +43,7 @@ static int tell(const struct store_handler *handler, size_t skip, const struct e
 		.order = (uint64_t)kv->create_revision,
 	};
 
+	mask_nul(&kv->key);
 	return handler->on_change(&change, handler->arg, err);
 }
 

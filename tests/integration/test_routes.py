@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import run, wait_for
+from cluster import b64, run, wait_for
 
 
 def record(subnet, address, **more):
@@ -139,6 +139,20 @@ def test_garbage_records_have_no_effect_and_stop_no_other(cluster):
     wait_for(lambda: first.metric("poplin_peers_rejected") == 1, "them to go")
 
 
+def test_a_key_with_a_nul_byte_is_no_other_nodes_record(cluster):
+    """In C the name ends there: it would have taken the route of the node of that name away."""
+    first, second = cluster.start_nodes(2)
+    first.wait_routes({second.subnet: second.address})
+    key = b64("/poplin/nodes/n2\0x")
+    cluster.post("/v3/kv/put", {"key": key, "value": b64("garbage")})
+    wait_for(lambda: peer(first, "n2?x"), "the garbage to be seen")
+    assert peer(first, "n2?x")["state"] == "rejected"
+    assert first.routes() == {second.subnet: second.address}
+    cluster.post("/v3/kv/deleterange", {"key": key})
+    wait_for(lambda: not peer(first, "n2?x"), "the garbage to go")
+    assert first.routes() == {second.subnet: second.address}
+
+
 def test_a_next_hop_that_is_not_on_link_fails_alone(cluster):
     first, = cluster.start_nodes(1)
     cluster.put("/poplin/nodes/far", record("10.2.221.0/24", "192.0.2.7"))
@@ -185,6 +199,11 @@ def test_a_python_record_is_resolved_by_the_nodes_name(cluster):
         cluster.put("/poplin/nodes/nowhere.invalid", "10.2.241.0/24")
         wait_for(lambda: (peer(first, "nowhere.invalid") or {}).get("state") == "unresolved",
                  "the other to wait")
+        # The node leaves and comes back.
+        cluster.delete("/poplin/nodes/python-node")
+        first.wait_routes({})
+        cluster.put("/poplin/nodes/python-node", "10.2.240.0/24")
+        first.wait_routes({"10.2.240.0/24": f"{cluster.net}.0.80"})
         first.stop()
     finally:
         run("rm", "-rf", hosts)
