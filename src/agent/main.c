@@ -83,9 +83,16 @@ static bool parse_options(int argc, char **argv, struct options *ret, int *ret_s
 	return false;
 }
 
-static void warn(const char *text, void *arg)
+/* Until the settings are known it is not known either how, and whether, to log. */
+static void keep_warning(const char *text, void *arg)
 {
-	log_warn("%s", text);
+	(void)buf_add(arg, text, strlen(text) + 1);
+}
+
+static void log_warnings(const struct buf *warnings)
+{
+	for (size_t i = 0; i < warnings->len; i += strlen(warnings->data + i) + 1)
+		log_warn("%s", warnings->data + i);
 }
 
 static int fail(const struct err *err)
@@ -113,6 +120,7 @@ static int maintain(const struct options *options, const struct settings *s)
 int main(int argc, char **argv)
 {
 	struct options options = { .config = NULL };
+	auto_buf struct buf warnings = BUF_INIT;
 	const char *config;
 	static struct settings settings;
 	struct err err = ERR_INIT;
@@ -121,16 +129,20 @@ int main(int argc, char **argv)
 	if (!parse_options(argc, argv, &options, &status))
 		return status;
 	config = options.config ? options.config : DEFAULT_CONFIG_FILE;
-	if (settings_load(&settings, config, options.config != NULL, warn, NULL, &err) < 0) {
+	if (settings_load(&settings, config, options.config != NULL, keep_warning, &warnings,
+			  &err) < 0) {
+		log_warnings(&warnings);
 		fprintf(stderr, "poplind: %s\n", err.text);
 		return EXIT_WRONG;
 	}
 	if (options.check) {
+		log_warnings(&warnings);
 		settings_print(&settings, stdout);
 		return EXIT_FINE;
 	}
 	log_set_level(settings.log_level);
 	log_set_format(settings.log_format);
+	log_warnings(&warnings);
 	if (http_global_init(&err) < 0)
 		return fail(&err);
 	if (options.release || options.cleanup)

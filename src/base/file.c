@@ -73,6 +73,20 @@ static int parent_of(const char *path, char ret[static PATH_MAX])
 	return 0;
 }
 
+/* Where path is written before it gets its name. One name, so that a killed writer leaves one file. */
+static int temporary_of(const char *path, char ret_folder[static PATH_MAX],
+			char ret[static PATH_MAX])
+{
+	const char *slash = strrchr(path, '/');
+	int r = parent_of(path, ret_folder);
+
+	if (r < 0)
+		return r;
+	if (snprintf(ret, PATH_MAX, "%s/.%s.tmp", ret_folder, slash ? slash + 1 : path) >= PATH_MAX)
+		return -ENAMETOOLONG;
+	return 0;
+}
+
 static int write_all(int fd, const char *data, size_t len)
 {
 	while (len) {
@@ -123,19 +137,17 @@ static int write_steps(int fd, const char *temporary, const char *path, const ch
 int file_write_atomic(const char *path, mode_t mode, const void *data, size_t len, struct err *err)
 {
 	char folder[PATH_MAX], temporary[PATH_MAX];
-	const char *base = strrchr(path, '/');
 	auto_close int fd = -1;
 	const char *step;
-	int r, n;
+	int r;
 
-	r = parent_of(path, folder);
+	r = temporary_of(path, folder, temporary);
 	if (r < 0)
 		return err_errno(err, r, "%s", path);
-	n = snprintf(temporary, sizeof(temporary), "%s/.%s.XXXXXX.tmp", folder,
-		     base ? base + 1 : path);
-	if (n < 0 || (size_t)n >= sizeof(temporary))
-		return err_errno(err, -ENAMETOOLONG, "%s", path);
-	fd = mkostemps(temporary, 4, O_CLOEXEC);
+	/* A new file each time: what a writer that was killed left may have any content and mode. */
+	if (unlink(temporary) < 0 && errno != ENOENT)
+		return err_errno(err, -errno, "%s: remove", temporary);
+	fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return err_errno(err, -errno, "%s: create a temporary file beside it", path);
 	r = write_steps(fd, temporary, path, folder, mode, data, len, &step);
@@ -209,6 +221,10 @@ int file_make_parent(const char *path, struct err *err)
 
 int file_remove(const char *path, struct err *err)
 {
+	char folder[PATH_MAX], temporary[PATH_MAX];
+
+	if (temporary_of(path, folder, temporary) == 0)
+		(void)unlink(temporary);
 	if (unlink(path) < 0 && errno != ENOENT)
 		return err_errno(err, -errno, "%s: remove", path);
 	return 0;

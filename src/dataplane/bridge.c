@@ -144,39 +144,42 @@ int bridge_ensure(struct netlink *nl, const struct bridge *b, bool *ret_changed,
 
 /* -- removal ---------------------------------------------------------------- */
 
-struct ports {
+struct pod_links {
+	unsigned bridge; /* 0: it is gone already */
 	unsigned index[NAMES_MAX];
 	unsigned count;
 };
 
-static int note_port(const struct link *link, void *arg)
+/* Ports of the bridge, and those that lost theirs. */
+static int note_pod_link(const struct link *link, void *arg)
 {
-	struct ports *ports = arg;
+	struct pod_links *links = arg;
 
 	if (strncmp(link->name, POD_LINK_PREFIX, strlen(POD_LINK_PREFIX)) == 0 &&
-	    strcmp(link->kind, "veth") == 0 && ports->count < NAMES_MAX)
-		ports->index[ports->count++] = link->index;
+	    strcmp(link->kind, "veth") == 0 && (!link->master || link->master == links->bridge) &&
+	    links->count < NAMES_MAX)
+		links->index[links->count++] = link->index;
 	return 0;
 }
 
 int bridge_remove(struct netlink *nl, const char *name, struct err *err)
 {
-	struct ports ports = { .count = 0 };
+	struct pod_links links = { .bridge = 0 };
 	struct link link;
 	int r = link_get(nl, name, &link, err);
 
-	if (r == -ENODEV)
-		return 0;
-	if (r < 0)
+	if (r < 0 && r != -ENODEV)
 		return r;
-	if (strcmp(link.kind, "bridge") != 0)
+	if (r == 0 && strcmp(link.kind, "bridge") != 0)
 		return err_set(err, -EEXIST, "link %s is not a bridge, so it is not ours", name);
-	r = link_foreach(nl, link.index, note_port, &ports, err);
-	for (unsigned i = 0; r == 0 && i < ports.count; i++) {
-		r = link_delete(nl, ports.index[i], err);
+	if (r == 0)
+		links.bridge = link.index;
+	r = link_foreach(nl, 0, note_pod_link, &links, err);
+	for (unsigned i = 0; r == 0 && i < links.count; i++) {
+		r = link_delete(nl, links.index[i], err);
 		r = r == -ENODEV ? 0 : r;
 	}
-	if (r == 0)
-		r = link_delete(nl, link.index, err);
+	if (r == 0 && links.bridge)
+		r = link_delete(nl, links.bridge, err);
 	return r == -ENODEV ? 0 : r;
 }

@@ -2,10 +2,7 @@
 """Pods, attached by the installed plugin through its written configuration."""
 import itertools
 import os
-import random
-import signal
 import stat
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -74,38 +71,6 @@ def test_a_full_node_says_so_and_recovers(make_cluster):
     assert len(pod_links(node)) == 5
     pods[2].detach()
     assert late.attach()["ips"][0]["address"].split("/")[0] == pods[2].address
-
-
-def test_a_killed_plugin_leaves_nothing_that_del_does_not_clear(make_cluster):
-    cluster = make_cluster(LEASE_TTL=60)
-    node, = cluster.start_nodes(1)
-    random.seed(7)
-    pod = node.pod("victim", attach=False)
-    killed = finished = 0
-    for _ in range(60):
-        process = node.cni_popen("ADD", pod)
-        time.sleep(random.uniform(0, 0.006))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-        process.communicate()
-        killed += process.returncode == -signal.SIGKILL
-        finished += process.returncode == 0
-        node.cni("DEL", pod)
-        assert held(node) == set()
-        assert pod_links(node) == set()
-        attachments = Path(node.settings["STATE_DIR"]) / "ipam/poplin/attachments"
-        assert not attachments.exists() or list(attachments.iterdir()) == []
-    assert killed > 5, (killed, finished)
-    # Killed, and added again without a DEL in between.
-    for _ in range(30):
-        process = node.cni_popen("ADD", pod)
-        time.sleep(random.uniform(0, 0.004))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    node.cni("DEL", pod)
-    pod.attach()
-    assert held(node) == {pod.address}
-    assert len(pod_links(node)) == 1
 
 
 def test_a_pods_namespace_that_vanished_is_no_obstacle(make_cluster):

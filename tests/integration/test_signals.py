@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Signals and what poplind does besides running."""
+import json
 import os
 import random
 import re
@@ -181,6 +182,27 @@ def test_release_and_cleanup(make_cluster):
     assert left <= {"poplind.lock"}
     assert pod.namespace
     first.poplind("--cleanup")  # nothing left to clean
+
+
+def test_cleanup_takes_what_a_killed_agent_and_a_lost_bridge_left(cluster):
+    first, = cluster.start_nodes(1)
+    first.pod("one")
+    first.kill()
+    first.ip("link", "del", "poplin0")
+    half = [Path(first.settings[name]) for name in ("CNI_CONFIG_LOCATION", "CNI_PLUGIN_LOCATION")]
+    for path in half:
+        (path.parent / f".{path.name}.tmp").write_text("half")
+    first.poplind("--cleanup")
+    assert {link["ifname"] for link in first.ip_json("link", "show")} == {"lo", "eth0"}
+    for path in half:
+        assert list(path.parent.iterdir()) == []
+
+
+def test_warnings_about_settings_are_logged_as_the_settings_say(cluster):
+    first = cluster.node(LOG_FORMAT="json", NODE_NAMEX="x")
+    first.start(ready=True)
+    lines = [json.loads(line) for line in first.log().splitlines()]
+    assert any("NODE_NAMEX" in json.dumps(line) for line in lines)
 
 
 def test_a_second_agent_is_refused(cluster):

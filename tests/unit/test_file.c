@@ -76,6 +76,19 @@ static void a_failed_write_leaves_the_old_file_and_nothing_aside(void **state)
 	assert_int_equal(file_write_atomic(in_dir("no/f"), 0600, "x", 1, &err), -ENOENT);
 }
 
+static void what_a_killed_writer_left_is_in_nobodys_way(void **state)
+{
+	struct err err = ERR_INIT;
+
+	assert_int_equal(file_write_atomic(in_dir(".f.tmp"), 0400, "half", 4, &err), 0);
+	assert_int_equal(file_write_atomic(in_dir("f"), 0600, "whole", 5, &err), 0);
+	assert_true(file_matches(in_dir("f"), 0600, "whole", 5));
+	assert_int_equal(count_entries(), 1);
+	assert_int_equal(file_write_atomic(in_dir(".f.tmp"), 0400, "half", 4, &err), 0);
+	assert_int_equal(file_remove(in_dir("f"), &err), 0);
+	assert_int_equal(count_entries(), 0);
+}
+
 static void copies_and_comparisons(void **state)
 {
 	struct err err = ERR_INIT;
@@ -137,6 +150,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_write_replaces_content_and_mode_and_leaves_nothing_aside),
 		TEST(a_failed_write_leaves_the_old_file_and_nothing_aside),
+		TEST(what_a_killed_writer_left_is_in_nobodys_way),
 		TEST(copies_and_comparisons),
 		TEST(special_files_are_refused_and_never_waited_for),
 		TEST(folders),

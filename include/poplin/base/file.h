@@ -3,7 +3,7 @@
  * Whole files. A file is replaced by writing a temporary one beside it, syncing it, renaming it
  * over the old and syncing the folder: a reader or a crash meets the old or the new content,
  * never half of one. The temporary name starts with a dot and ends in ".tmp", so that no
- * container runtime takes it for a configuration.
+ * container runtime takes it for a configuration. Each path has one writer at a time.
  */
 #ifndef POPLIN_BASE_FILE_H
 #define POPLIN_BASE_FILE_H
@@ -27,7 +27,7 @@ bool file_same(const char *a, const char *b, mode_t mode);
 int file_make_dirs(const char *path, struct err *err);
 /* The same for the folder that path lies in. */
 int file_make_parent(const char *path, struct err *err);
-/* Removes a file; a missing one is fine. */
+/* Removes a file, and what a killed file_write_atomic() left beside it; a missing one is fine. */
 int file_remove(const char *path, struct err *err);
 /* Removes a folder and all in it, not following links, nor leaving its file system. */
 int file_remove_tree(const char *path, struct err *err);
