@@ -7,6 +7,8 @@
  *				monotonic clock
  *	floor pods N BRIDGE	N times a veth with its peer in a new namespace, address, up,
  *				default route, then its removal; prints the microseconds of each
+ *	floor plugin BRIDGE	one of these, as a CNI plugin of its own: CNI_COMMAND, CNI_NETNS and
+ *				the number at the end of CNI_CONTAINERID say what; nothing is read
  *
  * Run in a network namespace of its own, with DEVICE or BRIDGE there. Not a part of poplin, and
  * shares no code with it: raw sockets, prebuilt messages, one acknowledgement per batch.
@@ -14,6 +16,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_bridge.h>
 #include <linux/if_link.h>
 #include <linux/nexthop.h>
 #include <linux/rtnetlink.h>
@@ -222,20 +225,38 @@ static void count_routes(uint32_t wanted)
 
 static void add_veth(int fd, uint32_t bridge, const char *name, int netns)
 {
-	struct batch b = { .len = 0 };
+	struct batch b;
 	const struct ifinfomsg up = { .ifi_flags = IFF_UP, .ifi_change = IFF_UP }, none = { 0 };
-	struct nlmsghdr *h = begin(&b, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &up, sizeof(up));
+	const uint32_t one = 1;
+	const uint8_t hairpin = 1;
 	struct rtattr *info, *data, *peer;
+	struct nlmsghdr *h;
 
+	b.len = 0;
+	h = begin(&b, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &up, sizeof(up));
 	attr(h, IFLA_IFNAME, name, strlen(name) + 1);
 	attr(h, IFLA_MASTER, &bridge, 4);
+	/* With more the kernel takes them back at once, and waits for readers (veth_init_queues). */
+	attr(h, IFLA_NUM_TX_QUEUES, &one, 4);
+	attr(h, IFLA_NUM_RX_QUEUES, &one, 4);
 	info = attr(h, IFLA_LINKINFO, NULL, 0);
 	attr(h, IFLA_INFO_KIND, "veth", 5);
 	data = attr(h, IFLA_INFO_DATA, NULL, 0);
 	peer = attr(h, VETH_INFO_PEER, &none, sizeof(none));
 	attr(h, IFLA_IFNAME, "eth0", 5);
 	attr(h, IFLA_NET_NS_FD, &netns, 4);
+	attr(h, IFLA_NUM_TX_QUEUES, &one, 4);
+	attr(h, IFLA_NUM_RX_QUEUES, &one, 4);
 	close_nest(h, peer);
+	close_nest(h, data);
+	close_nest(h, info);
+	end(&b);
+	h = begin(&b, RTM_NEWLINK, 0, &none, sizeof(none));
+	attr(h, IFLA_IFNAME, name, strlen(name) + 1);
+	info = attr(h, IFLA_LINKINFO, NULL, 0);
+	attr(h, IFLA_INFO_SLAVE_KIND, "bridge", 7);
+	data = attr(h, IFLA_INFO_SLAVE_DATA, NULL, 0);
+	attr(h, IFLA_BRPORT_MODE, &hairpin, 1);
 	close_nest(h, data);
 	close_nest(h, info);
 	end(&b);
@@ -244,10 +265,11 @@ static void add_veth(int fd, uint32_t bridge, const char *name, int netns)
 
 static void configure(int fd, uint32_t index, uint32_t address, uint32_t gateway)
 {
-	struct batch b = { .len = 0 };
+	struct batch b;
 	const struct ifaddrmsg ifa = { .ifa_family = AF_INET,
 				       .ifa_prefixlen = 16,
 				       .ifa_index = index };
+	const struct ifinfomsg lo = { .ifi_index = 1, .ifi_flags = IFF_UP, .ifi_change = IFF_UP };
 	const struct ifinfomsg up = { .ifi_index = (int)index,
 				      .ifi_flags = IFF_UP,
 				      .ifi_change = IFF_UP };
@@ -255,9 +277,13 @@ static void configure(int fd, uint32_t index, uint32_t address, uint32_t gateway
 				  .rtm_table = RT_TABLE_MAIN,
 				  .rtm_protocol = 4,
 				  .rtm_type = RTN_UNICAST };
-	struct nlmsghdr *h = begin(&b, RTM_NEWADDR, NLM_F_CREATE, &ifa, sizeof(ifa));
+	struct nlmsghdr *h;
 
+	b.len = 0;
+	h = begin(&b, RTM_NEWADDR, NLM_F_CREATE, &ifa, sizeof(ifa));
 	attr(h, IFA_LOCAL, &address, 4);
+	end(&b);
+	begin(&b, RTM_NEWLINK, 0, &lo, sizeof(lo));
 	end(&b);
 	begin(&b, RTM_NEWLINK, 0, &up, sizeof(up));
 	end(&b);
@@ -269,10 +295,12 @@ static void configure(int fd, uint32_t index, uint32_t address, uint32_t gateway
 
 static void delete_veth(int fd, const char *name)
 {
-	struct batch b = { .len = 0 };
+	struct batch b;
 	const struct ifinfomsg none = { 0 };
-	struct nlmsghdr *h = begin(&b, RTM_DELLINK, 0, &none, sizeof(none));
+	struct nlmsghdr *h;
 
+	b.len = 0;
+	h = begin(&b, RTM_DELLINK, 0, &none, sizeof(none));
 	attr(h, IFLA_IFNAME, name, strlen(name) + 1);
 	end(&b);
 	flush(fd, &b);
@@ -313,10 +341,49 @@ static void pods(uint32_t count, const char *bridge_name)
 	}
 }
 
+/* The last digits of the container's id. */
+static uint32_t pod_number(void)
+{
+	const char *id = getenv("CNI_CONTAINERID"), *digits;
+
+	if (!id)
+		die("CNI_CONTAINERID");
+	digits = id + strlen(id);
+	while (digits > id && digits[-1] >= '0' && digits[-1] <= '9')
+		digits--;
+	return (uint32_t)strtoul(digits, NULL, 10);
+}
+
+static void plugin(const char *bridge)
+{
+	const char *command = getenv("CNI_COMMAND"), *path = getenv("CNI_NETNS");
+	uint32_t number = pod_number();
+	int host = open_socket(), netns, pod;
+	char name[IFNAMSIZ];
+
+	snprintf(name, sizeof(name), "fp%u", number);
+	if (command && strcmp(command, "DEL") == 0) {
+		delete_veth(host, name);
+		return;
+	}
+	netns = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	if (netns < 0)
+		die("CNI_NETNS");
+	add_veth(host, if_nametoindex(bridge), name, netns);
+	if (setns(netns, CLONE_NEWNET) < 0)
+		die("setns");
+	pod = open_socket();
+	configure(pod, if_nametoindex("eth0"), htonl(0x0a020002 + number), htonl(0x0a020001));
+}
+
 int main(int argc, char **argv)
 {
 	uint32_t count = argc > 2 ? (uint32_t)atoi(argv[2]) : 0;
 
+	if (argc == 3 && strcmp(argv[1], "plugin") == 0) {
+		plugin(argv[2]);
+		return 0;
+	}
 	if (count && argc == 3 && strcmp(argv[1], "count") == 0)
 		count_routes(count);
 	else if (count && argc == 4 && strcmp(argv[1], "routes") == 0)
@@ -324,6 +391,7 @@ int main(int argc, char **argv)
 	else if (count && argc == 4 && strcmp(argv[1], "pods") == 0)
 		pods(count, argv[3]);
 	else
-		fprintf(stderr, "usage: floor routes|pods COUNT DEVICE, or count COUNT\n");
+		fprintf(stderr,
+			"usage: floor routes|pods COUNT DEVICE, count COUNT, or plugin BRIDGE\n");
 	return count ? 0 : 2;
 }
