@@ -40,62 +40,56 @@ static int find_bridge(struct attachment *a, struct err *err)
 	return 0;
 }
 
+/* The specification leaves a link without an address its own. */
+static void random_mac(uint8_t ret[static 6])
+{
+	arc4random_buf(ret, 6);
+	ret[0] = (uint8_t)((ret[0] & 0xfc) | 0x02); /* of one station, locally administered */
+}
+
+/* What both ends are like is ours to choose: nothing has to be asked of the kernel afterwards. */
+static void plan_ends(struct attachment *a)
+{
+	const struct ipam_owner *owner = &a->req->owner;
+	unsigned mtu = a->req->conf.mtu;
+
+	a->host_link.mtu = a->pod_link.mtu = mtu ? mtu : a->bridge.mtu;
+	pod_link_name(owner->container, owner->interface, a->host_link.name);
+	strlcpy(a->pod_link.name, owner->interface, sizeof(a->pod_link.name));
+	if (a->given.naddresses) {
+		pod_host_mac(&a->given.addresses[0].address.addr, a->host_link.mac);
+		pod_mac(&a->given.addresses[0].address.addr, a->pod_link.mac);
+	} else {
+		random_mac(a->host_link.mac);
+		random_mac(a->pod_link.mac);
+	}
+}
+
 static int make_veth(struct attachment *a, struct err *err)
 {
-	const struct request *req = a->req;
-	uint8_t mac[6];
-	char name[16];
-	const struct link_veth veth = {
-		.host_name = name,
+	struct link_veth veth = {
+		.host_name = a->host_link.name,
+		.host_mac = a->host_link.mac,
 		.master = a->bridge.index,
-		.mtu = req->conf.mtu,
-		.peer_name = req->owner.interface,
+		.peer_name = a->pod_link.name,
 		.peer_netns = a->netns,
-		.peer_mac = a->given.naddresses ? mac : NULL,
-		.hairpin = req->conf.hairpin,
+		.peer_mac = a->pod_link.mac,
+		.hairpin = a->req->conf.hairpin,
 	};
-	struct link left;
 	int r;
 
-	pod_link_name(req->owner.container, req->owner.interface, name);
-	if (a->given.naddresses)
-		pod_mac(&a->given.addresses[0].address.addr, mac);
+	plan_ends(a);
+	veth.mtu = a->host_link.mtu;
 	r = link_veth_create(a->host, &veth, err);
 	/* The address was free, so a link of this name is what a killed ADD left. */
-	if (r == -EEXIST && link_get(a->host, name, &left, NULL) == 0 &&
-	    link_delete(a->host, left.index, NULL) == 0)
+	if (r == -EEXIST && link_delete_name(a->host, veth.host_name, NULL) == 0)
 		r = link_veth_create(a->host, &veth, err);
-	if (r == 0)
-		r = link_get(a->host, name, &a->host_link, err);
 	return r < 0 ? CNI_KERNEL_REFUSED : 0;
 }
 
-struct step_result {
-	int code;
-	size_t step;
-	char text[128];
-};
+#define LOOPBACK_INDEX 1 /* of every namespace (net/core/dev.c, dev_new_index) */
 
-static void take_step(size_t step, int result, const char *text, void *arg)
-{
-	struct step_result *first = arg;
-
-	if (result == 0 || first->code)
-		return;
-	first->code = result;
-	first->step = step;
-	strlcpy(first->text, text, sizeof(first->text));
-}
-
-static int add_take(struct netlink_batch *batch, struct nl_msg *msg, size_t step)
-{
-	int r = msg ? netlink_batch_add(batch, msg, step) : -ENOMEM;
-
-	nlmsg_free(msg);
-	return r;
-}
-
-enum step { STEP_ADDRESS, STEP_UP, STEP_ROUTE };
+enum step { STEP_LO, STEP_UP, STEP_ADDRESS, STEP_ROUTE };
 
 static struct nl_msg *route_msg(const struct attachment *a, const struct netconf_route *wanted)
 {
@@ -110,40 +104,37 @@ static struct nl_msg *route_msg(const struct attachment *a, const struct netconf
 	return route_put_msg(&route, NLM_F_CREATE | NLM_F_EXCL);
 }
 
-/* Addresses, link up, routes. */
-static int add_steps(const struct attachment *a, struct netlink_batch *batch)
+static int add_steps(const struct attachment *a, struct netlink_batch *batch, struct err *err)
 {
 	unsigned index = a->pod_link.index;
-	int r = 0;
+	int r = netlink_batch_take(batch, link_up_msg(LOOPBACK_INDEX), STEP_LO, err);
 
-	for (unsigned i = 0; i < a->given.naddresses && r == 0; i++)
-		r = add_take(batch, address_add_msg(index, &a->given.addresses[i].address),
-			     STEP_ADDRESS);
 	if (r == 0)
-		r = add_take(batch, link_up_msg(index), STEP_UP);
+		r = netlink_batch_take(batch, link_up_msg(index), STEP_UP, err);
+	for (unsigned i = 0; i < a->given.naddresses && r == 0; i++)
+		r = netlink_batch_take(batch,
+				       address_add_msg(index, &a->given.addresses[i].address),
+				       STEP_ADDRESS, err);
 	for (unsigned i = 0; i < a->given.nroutes && r == 0; i++)
-		r = add_take(batch, route_msg(a, &a->given.routes[i]), STEP_ROUTE);
+		r = netlink_batch_take(batch, route_msg(a, &a->given.routes[i]), STEP_ROUTE, err);
 	return r;
 }
 
+/* All in one send. */
 static int configure(struct attachment *a, struct err *err)
 {
-	static const char *const steps[] = { [STEP_ADDRESS] = "add an address",
+	static const char *const steps[] = { [STEP_LO] = "set lo up",
 					     [STEP_UP] = "set the link up",
+					     [STEP_ADDRESS] = "add an address",
 					     [STEP_ROUTE] = "add a route" };
 	auto_(netlink_batch_free) struct netlink_batch *batch = NULL;
-	struct step_result first = { .code = 0 };
 	int r = netlink_batch_new(&batch, err);
 
-	if (r < 0)
-		return r;
-	if (add_steps(a, batch) < 0)
-		return err_errno(err, -ENOMEM, "configure the pod's link");
-	r = netlink_batch_send(a->pod, batch, take_step, &first, err);
-	if (r == 0 && first.code)
-		r = err_errno(err, first.code, "%s of the pod's link%s%s", steps[first.step],
-			      first.text[0] ? ": " : "", first.text);
-	return r;
+	if (r == 0)
+		r = add_steps(a, batch, err);
+	if (r == 0)
+		r = netlink_batch_run(a->pod, batch, steps, NULL, err);
+	return r < 0 ? err_wrap(err, r, "the pod's namespace") : 0;
 }
 
 static int configure_pod(struct attachment *a, struct err *err)
@@ -153,7 +144,7 @@ static int configure_pod(struct attachment *a, struct err *err)
 	if (r == 0)
 		r = netlink_open(&a->pod, err);
 	if (r == 0)
-		r = link_get(a->pod, a->req->owner.interface, &a->pod_link, err);
+		r = link_index(a->pod, a->req->owner.interface, &a->pod_link.index, err);
 	if (r == 0)
 		r = configure(a, err);
 	return r < 0 ? CNI_KERNEL_REFUSED : 0;

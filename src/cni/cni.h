@@ -153,6 +153,12 @@ int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_own
 	   struct err *err);
 
 /*
+ * Removes the host's end of a pod's veth, and so both, and returns as soon as they can carry no
+ * packet any more. A child process sees to the rest. -ENODEV: it was gone.
+ */
+int pod_link_remove(struct netlink *nl, const char *name, struct err *err);
+
+/*
  * Opens the pod's network namespace. -ENOENT: it is gone. -EINVAL: it is none, or it is the host's.
  * Returns a descriptor.
  */

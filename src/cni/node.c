@@ -7,7 +7,6 @@
 #include "poplin/base/clock.h"
 #include "poplin/model/nodestate.h"
 #include "poplin/model/pod.h"
-#include "poplin/nl/link.h"
 
 /* Whether one of the pool's ranges is the subnet. */
 static bool has_subnet(const struct ipam_pool *pool, const struct prefix *subnet)
@@ -48,13 +47,10 @@ int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_own
 	   struct err *err)
 {
 	char name[16];
-	struct link link;
 	int r;
 
 	pod_link_name(owner->container, owner->interface, name);
-	r = link_get(nl, name, &link, err);
-	if (r == 0)
-		r = link_delete(nl, link.index, err);
+	r = pod_link_remove(nl, name, err);
 	/* Gone with the pod's namespace, or never made. */
 	if (r < 0 && r != -ENODEV)
 		return CNI_KERNEL_REFUSED;

@@ -15,10 +15,20 @@ void pod_link_name(const char *container, const char *interface, char ret[static
 	hash_hex(ret + sizeof(POD_LINK_PREFIX) - 1, LINK_DIGITS + 1, container, interface, NULL);
 }
 
+/* The last four bytes: all of an IPv4 address, the part that differs of an IPv6 one. */
+static void mac_of(uint8_t second, const struct addr *address, uint8_t ret[static 6])
+{
+	ret[0] = 0x02; /* locally administered */
+	ret[1] = second;
+	memcpy(ret + 2, address->bytes + addr_size(address) - 4, 4);
+}
+
 void pod_mac(const struct addr *address, uint8_t ret[static 6])
 {
-	ret[0] = 0x02;
-	ret[1] = 0x70;
-	/* The last four bytes: all of an IPv4 address, the part that differs of an IPv6 one. */
-	memcpy(ret + 2, address->bytes + addr_size(address) - 4, 4);
+	mac_of(0x70, address, ret);
+}
+
+void pod_host_mac(const struct addr *address, uint8_t ret[static 6])
+{
+	mac_of(0x71, address, ret);
 }

@@ -221,3 +221,43 @@ int netlink_batch_send(struct netlink *nl, struct netlink_batch *b, netlink_resu
 	b->count = 0;
 	return r;
 }
+
+/* -- a few that belong together ---------------------------------------------- */
+
+int netlink_batch_take(struct netlink_batch *b, struct nl_msg *msg, size_t tag, struct err *err)
+{
+	int r = msg ? netlink_batch_add(b, msg, tag) : -ENOMEM;
+
+	nlmsg_free(msg);
+	return r < 0 ? err_errno(err, r, "netlink message") : 0;
+}
+
+struct first_failure {
+	const char *const *what;
+	size_t tag;
+	int code;
+	struct err *err;
+};
+
+static void take_result(size_t tag, int result, const char *text, void *arg)
+{
+	struct first_failure *first = arg;
+
+	if (result == 0 || first->code)
+		return;
+	first->code = result;
+	first->tag = tag;
+	err_errno(first->err, result, "%s%s%s", first->what[tag], text[0] ? ": " : "", text);
+}
+
+int netlink_batch_run(struct netlink *nl, struct netlink_batch *b, const char *const *what,
+		      size_t *ret_failed, struct err *err)
+{
+	struct first_failure first = { .what = what, .err = err };
+	struct err socket = ERR_INIT; /* told along with the first message that it concerns */
+
+	(void)netlink_batch_send(nl, b, take_result, &first, &socket);
+	if (first.code && ret_failed)
+		*ret_failed = first.tag;
+	return first.code;
+}

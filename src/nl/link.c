@@ -8,6 +8,7 @@
 #include <linux/veth.h>
 #include <netlink/attr.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 int link_parse(const struct nlmsghdr *msg, struct link *ret)
 {
@@ -121,6 +122,19 @@ int link_get_index(struct netlink *nl, unsigned index, struct link *ret, struct 
 	return r < 0 ? err_wrap(err, r, "link %u", index) : 0;
 }
 
+int link_index(struct netlink *nl, const char *name, unsigned *ret, struct err *err)
+{
+	struct ifreq request = { .ifr_ifindex = 0 };
+
+	if (strlcpy(request.ifr_name, name, sizeof(request.ifr_name)) >= sizeof(request.ifr_name))
+		return err_errno(err, -ENODEV, "link %s", name);
+	/* Any socket will do, and is asked about its own namespace (sock_do_ioctl, net/socket.c). */
+	if (ioctl(netlink_fd(nl), SIOCGIFINDEX, &request) < 0)
+		return err_errno(err, -errno, "link %s", name);
+	*ret = (unsigned)request.ifr_ifindex;
+	return 0;
+}
+
 struct walk {
 	unsigned master;
 	int (*fn)(const struct link *link, void *arg);
@@ -174,6 +188,22 @@ int link_bridge_create(struct netlink *nl, const char *name, const uint8_t mac[s
 	return r < 0 ? err_wrap(err, r, "create bridge %s", name) : 0;
 }
 
+/*
+ * One queue for each end. veth gets as many as there are CPUs otherwise, takes all but one back as
+ * soon as it is registered, and waits for a grace period of RCU over each (veth_init_queues, veth.c;
+ * netif_set_real_num_tx_queues, net/core/dev.c).
+ */
+static int put_end(struct nl_msg *msg, const char *name, unsigned mtu, const uint8_t *mac)
+{
+	if (nla_put_string(msg, IFLA_IFNAME, name) < 0 ||
+	    nla_put_u32(msg, IFLA_NUM_TX_QUEUES, 1) < 0 ||
+	    nla_put_u32(msg, IFLA_NUM_RX_QUEUES, 1) < 0 ||
+	    (mtu && nla_put_u32(msg, IFLA_MTU, mtu) < 0) ||
+	    (mac && nla_put(msg, IFLA_ADDRESS, 6, mac) < 0))
+		return -ENOMEM;
+	return 0;
+}
+
 /* The other end: an ifinfomsg and attributes of its own, inside the data of this end. */
 static int put_peer(struct nl_msg *msg, const struct link_veth *veth)
 {
@@ -185,10 +215,8 @@ static int put_peer(struct nl_msg *msg, const struct link_veth *veth)
 	data = nla_nest_start(msg, IFLA_INFO_DATA);
 	peer = data ? nla_nest_start(msg, VETH_INFO_PEER) : NULL;
 	if (!peer || nlmsg_append(msg, (void *)&body, sizeof(body), NLMSG_ALIGNTO) < 0 ||
-	    nla_put_string(msg, IFLA_IFNAME, veth->peer_name) < 0 ||
-	    nla_put_u32(msg, IFLA_NET_NS_FD, (uint32_t)veth->peer_netns) < 0 ||
-	    (veth->mtu && nla_put_u32(msg, IFLA_MTU, veth->mtu) < 0) ||
-	    (veth->peer_mac && nla_put(msg, IFLA_ADDRESS, 6, veth->peer_mac) < 0))
+	    put_end(msg, veth->peer_name, veth->mtu, veth->peer_mac) < 0 ||
+	    nla_put_u32(msg, IFLA_NET_NS_FD, (uint32_t)veth->peer_netns) < 0)
 		return -ENOMEM;
 	nla_nest_end(msg, peer);
 	nla_nest_end(msg, data);
@@ -196,51 +224,65 @@ static int put_peer(struct nl_msg *msg, const struct link_veth *veth)
 	return 0;
 }
 
-/* A property of the bridge's port, which exists only once the link is one. */
-static int set_hairpin(struct netlink *nl, const char *name, struct err *err)
-{
-	struct ifinfomsg body = { .ifi_family = AF_BRIDGE };
-	auto_(nlmsg_free) struct nl_msg *msg = NULL;
-	struct nlattr *port;
-	struct link link;
-	int r;
-
-	r = link_get(nl, name, &link, err);
-	if (r < 0)
-		return r;
-	body.ifi_index = (int)link.index;
-	msg = link_msg(RTM_SETLINK, 0, &body);
-	port = msg ? nla_nest_start(msg, IFLA_PROTINFO | NLA_F_NESTED) : NULL;
-	if (!port || nla_put_u8(msg, IFLA_BRPORT_MODE, 1) < 0)
-		return err_errno(err, -ENOMEM, "hairpin of %s", name);
-	nla_nest_end(msg, port);
-	r = netlink_request(nl, msg, err);
-	if (r < 0)
-		(void)link_delete(nl, link.index, NULL);
-	return r < 0 ? err_wrap(err, r, "hairpin of %s", name) : 0;
-}
-
-int link_veth_create(struct netlink *nl, const struct link_veth *veth, struct err *err)
+static struct nl_msg *veth_msg(const struct link_veth *veth)
 {
 	const struct ifinfomsg body = {
 		.ifi_family = AF_UNSPEC,
 		.ifi_flags = IFF_UP,
 		.ifi_change = IFF_UP,
 	};
-	auto_(nlmsg_free) struct nl_msg *msg =
-		link_msg(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &body);
-	int r;
+	struct nl_msg *msg = link_msg(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &body);
 
-	if (!msg || nla_put_string(msg, IFLA_IFNAME, veth->host_name) < 0 ||
-	    (veth->mtu && nla_put_u32(msg, IFLA_MTU, veth->mtu) < 0) ||
-	    (veth->master && nla_put_u32(msg, IFLA_MASTER, veth->master) < 0) ||
-	    put_peer(msg, veth) < 0)
-		return err_errno(err, -ENOMEM, "create veth %s", veth->host_name);
-	r = netlink_request(nl, msg, err);
-	if (r < 0)
-		return err_wrap(err, r, "create veth %s with peer %s", veth->host_name,
-				veth->peer_name);
-	return veth->hairpin && veth->master ? set_hairpin(nl, veth->host_name, err) : 0;
+	if (msg && (put_end(msg, veth->host_name, veth->mtu, veth->host_mac) < 0 ||
+		    (veth->master && nla_put_u32(msg, IFLA_MASTER, veth->master) < 0) ||
+		    put_peer(msg, veth) < 0)) {
+		nlmsg_free(msg);
+		return NULL;
+	}
+	return msg;
+}
+
+/*
+ * A property of the bridge's port, which exists only once the link is one, so that the creating
+ * message cannot carry it. By the link's name: its index is not known yet.
+ */
+static struct nl_msg *hairpin_msg(const char *name)
+{
+	const struct ifinfomsg body = { .ifi_family = AF_UNSPEC };
+	struct nl_msg *msg = link_msg(RTM_NEWLINK, 0, &body);
+	struct nlattr *info = NULL, *data = NULL;
+
+	if (!msg || nla_put_string(msg, IFLA_IFNAME, name) < 0 ||
+	    !(info = nla_nest_start(msg, IFLA_LINKINFO)) ||
+	    nla_put_string(msg, IFLA_INFO_SLAVE_KIND, "bridge") < 0 ||
+	    !(data = nla_nest_start(msg, IFLA_INFO_SLAVE_DATA)) ||
+	    nla_put_u8(msg, IFLA_BRPORT_MODE, 1) < 0) {
+		nlmsg_free(msg);
+		return NULL;
+	}
+	nla_nest_end(msg, data);
+	nla_nest_end(msg, info);
+	return msg;
+}
+
+int link_veth_create(struct netlink *nl, const struct link_veth *veth, struct err *err)
+{
+	enum { CREATE, HAIRPIN };
+	static const char *const what[] = { "create it", "set hairpin mode" };
+	auto_(netlink_batch_free) struct netlink_batch *batch = NULL;
+	size_t failed = CREATE;
+	int r = netlink_batch_new(&batch, err);
+
+	if (r == 0)
+		r = netlink_batch_take(batch, veth_msg(veth), CREATE, err);
+	if (r == 0 && veth->hairpin && veth->master)
+		r = netlink_batch_take(batch, hairpin_msg(veth->host_name), HAIRPIN, err);
+	if (r == 0)
+		r = netlink_batch_run(nl, batch, what, &failed, err);
+	if (r < 0 && failed == HAIRPIN)
+		(void)link_delete_name(nl, veth->host_name, NULL);
+	return r < 0 ? err_wrap(err, r, "veth %s with peer %s", veth->host_name, veth->peer_name)
+		     : 0;
 }
 
 /* -- change and delete ------------------------------------------------------ */
@@ -274,6 +316,18 @@ struct nl_msg *link_up_msg(unsigned index)
 	};
 
 	return link_msg(RTM_NEWLINK, 0, &body);
+}
+
+int link_delete_name(struct netlink *nl, const char *name, struct err *err)
+{
+	const struct ifinfomsg body = { .ifi_family = AF_UNSPEC };
+	auto_(nlmsg_free) struct nl_msg *msg = link_msg(RTM_DELLINK, 0, &body);
+	int r;
+
+	if (!msg || nla_put_string(msg, IFLA_IFNAME, name) < 0)
+		return err_errno(err, -ENOMEM, "delete link %s", name);
+	r = netlink_request(nl, msg, err);
+	return r < 0 ? err_wrap(err, r, "delete link %s", name) : 0;
 }
 
 int link_delete(struct netlink *nl, unsigned index, struct err *err)

@@ -12,5 +12,7 @@
 void pod_link_name(const char *container, const char *interface, char ret[static 16]);
 /* MAC of a pod's end: 02:70 and the address, so that a reused address meets no stale ARP entry. */
 void pod_mac(const struct addr *address, uint8_t ret[static 6]);
+/* MAC of the host's end: 02:71 and the address. */
+void pod_host_mac(const struct addr *address, uint8_t ret[static 6]);
 
 #endif

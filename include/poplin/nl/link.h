@@ -22,6 +22,8 @@ struct link {
 int link_get(struct netlink *nl, const char *name, struct link *ret, struct err *err); /* -ENODEV */
 int link_get_index(struct netlink *nl, unsigned index, struct link *ret,
 		   struct err *err); /* -ENODEV */
+/* Only the index: not a message, and no waiting for the kernel's lock of all links. -ENODEV. */
+int link_index(struct netlink *nl, const char *name, unsigned *ret, struct err *err);
 /* Reads a RTM_NEWLINK or RTM_DELLINK message. -EINVAL when it is none. */
 int link_parse(const struct nlmsghdr *msg, struct link *ret);
 
@@ -46,11 +48,14 @@ struct link_veth {
 	unsigned master; /* index of the bridge, or 0 */
 	unsigned mtu;	 /* 0: the kernel's */
 	const char *peer_name;
-	int peer_netns;		 /* file descriptor of the peer's network namespace */
-	const uint8_t *peer_mac; /* may be NULL */
+	int peer_netns;			    /* file descriptor of the peer's network namespace */
+	const uint8_t *host_mac, *peer_mac; /* may be NULL: random ones */
 	bool hairpin;
 };
-/* Creates both ends in one message, the host end up. -EEXIST: one of the names is taken. */
+/*
+ * Creates both ends in one message, the host end up, with one queue each. -EEXIST: one of the names
+ * is taken. Nothing is left of it when it fails.
+ */
 int link_veth_create(struct netlink *nl, const struct link_veth *veth, struct err *err);
 
 enum link_change { LINK_UP = 1, LINK_MTU = 2, LINK_MAC = 4 };
@@ -58,6 +63,8 @@ enum link_change { LINK_UP = 1, LINK_MTU = 2, LINK_MAC = 4 };
 int link_set(struct netlink *nl, unsigned index, const struct link *want, unsigned changes,
 	     struct err *err);
 struct nl_msg *link_up_msg(unsigned index); /* for a batch; NULL when memory is short */
-int link_delete(struct netlink *nl, unsigned index, struct err *err); /* -ENODEV: it was gone */
+/* Until the kernel is done with it, which takes it some 20 ms. -ENODEV: it was gone. */
+int link_delete(struct netlink *nl, unsigned index, struct err *err);
+int link_delete_name(struct netlink *nl, const char *name, struct err *err);
 
 #endif

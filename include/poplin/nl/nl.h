@@ -27,6 +27,7 @@ struct netlink;
 int netlink_open(struct netlink **ret, struct err *err);
 void netlink_close(struct netlink *nl);
 DEFINE_AUTO(struct netlink *, netlink_close)
+int netlink_fd(const struct netlink *nl);
 uint32_t
 netlink_port(const struct netlink *nl); /* nlmsg_pid of notifications that this socket caused */
 
@@ -74,6 +75,15 @@ size_t netlink_batch_count(const struct netlink_batch *b);
  */
 int netlink_batch_send(struct netlink *nl, struct netlink_batch *b, netlink_result_fn *fn,
 		       void *arg, struct err *err);
+
+/* Takes msg, which may be NULL (-ENOMEM), to the end of the batch. */
+int netlink_batch_take(struct netlink_batch *b, struct nl_msg *msg, size_t tag, struct err *err);
+/*
+ * For a few messages that belong together: sends them, and returns the first failure, told as
+ * what[tag]; *ret_failed (may be NULL) becomes its tag. Those behind a failed one were tried too.
+ */
+int netlink_batch_run(struct netlink *nl, struct netlink_batch *b, const char *const *what,
+		      size_t *ret_failed, struct err *err);
 
 /* -- notifications ---------------------------------------------------------- */
 
