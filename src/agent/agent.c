@@ -262,8 +262,10 @@ static int start_kernel_side(struct agent *a, struct err *err)
 
 static int start_store_side(struct agent *a, struct err *err)
 {
+	struct store_access access;
+	settings_access(a->settings, &access);
 	const struct store_config store = {
-		.endpoints = a->settings->etcd_host,
+		.access = access,
 		.prefix = a->settings->etcd_prefix,
 		.counter_key = a->settings->etcd_counter_key,
 		.observe = metric_observe_store,
@@ -271,6 +273,7 @@ static int start_store_side(struct agent *a, struct err *err)
 	const struct watcher_config watcher = {
 		.store = store,
 		.node = a->node_name,
+		.resync_interval_s = a->settings->resync_interval_s,
 		.peers = a->peers,
 		.queue = a->queue,
 		.on_synced = on_synced,

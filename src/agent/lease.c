@@ -308,9 +308,9 @@ void lease_check(struct lease *l, const struct store_change *change)
 	cond_signal(&l->wake);
 }
 
-int lease_set_endpoints(struct lease *l, const char *endpoints, struct err *err)
+int lease_set_access(struct lease *l, const struct store_access *access, struct err *err)
 {
-	int r = store_set_endpoints(l->store, endpoints, err);
+	int r = store_set_access(l->store, access, err);
 
 	if (r < 0)
 		return r;

@@ -58,6 +58,6 @@ void lease_set_address(struct lease *l, const struct addr *address); /* rewrites
  * The watcher saw our record change: unless it is what we wrote ourselves, the claim is made anew.
  */
 void lease_check(struct lease *l, const struct store_change *change);
-int lease_set_endpoints(struct lease *l, const char *endpoints, struct err *err);
+int lease_set_access(struct lease *l, const struct store_access *access, struct err *err);
 
 #endif

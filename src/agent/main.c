@@ -128,6 +128,8 @@ int main(int argc, char **argv)
 
 	if (!parse_options(argc, argv, &options, &status))
 		return status;
+	if (http_global_init(&err) < 0)
+		return fail(&err);
 	config = options.config ? options.config : DEFAULT_CONFIG_FILE;
 	if (settings_load(&settings, config, options.config != NULL, keep_warning, &warnings,
 			  &err) < 0) {
@@ -143,8 +145,6 @@ int main(int argc, char **argv)
 	log_set_level(settings.log_level);
 	log_set_format(settings.log_format);
 	log_warnings(&warnings);
-	if (http_global_init(&err) < 0)
-		return fail(&err);
 	if (options.release || options.cleanup)
 		return maintain(&options, &settings);
 	if (agent_run(&settings, config, options.config != NULL, &err) < 0)

@@ -26,8 +26,7 @@ static int forget_state(const struct settings *s, struct err *err)
 
 int maintain_release(const struct settings *s, struct err *err)
 {
-	const struct store_config config = {
-		.endpoints = s->etcd_host,
+	struct store_config config = {
 		.prefix = s->etcd_prefix,
 		.counter_key = s->etcd_counter_key,
 	};
@@ -36,6 +35,7 @@ int maintain_release(const struct settings *s, struct err *err)
 	struct prefix subnet;
 	int r;
 
+	settings_access(s, &config.access);
 	r = node_machine(machine, err);
 	if (r == 0)
 		r = forget_state(s, err);

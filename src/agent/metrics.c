@@ -19,7 +19,7 @@ static const char *const result_values[] = { "ok", "error" };
 static const char *const family_values[] = { "ipv4", "ipv6" };
 static const char *const op_values[] = { "add", "replace", "delete" };
 static const char *const drift_values[] = { "route", "nexthop", "bridge", "file" };
-static const char *const restart_values[] = { "cut", "idle", "stale", "reload" };
+static const char *const restart_values[] = { "cut", "idle", "stale", "reload", "compare" };
 
 static_assert(countof(renewal_values) == METRIC_RESULTS, "a value for each");
 static_assert(countof(result_values) == METRIC_LOST, "ok and error");

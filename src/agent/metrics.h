@@ -37,6 +37,7 @@ enum metric_restart {
 	METRIC_RESTART_IDLE,  /* nothing came for too long */
 	METRIC_RESTART_STALE, /* changes were missed for good: compaction, another or older store */
 	METRIC_RESTART_RELOAD,
+	METRIC_RESTART_COMPARE, /* a full comparison was due */
 	METRIC_RESTARTS
 };
 #define METRIC_ERRNOS 134 /* Linux's highest, EHWPOISON, is 133; 0 stands for any other */

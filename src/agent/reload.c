@@ -10,16 +10,28 @@ static int set_workers(const struct reload_targets *t, const struct settings *s,
 	return pool_set_workers(t->pool, s->route_workers, err);
 }
 
-static int set_lease_endpoints(const struct reload_targets *t, const struct settings *s,
-			       struct err *err)
+static int set_lease_access(const struct reload_targets *t, const struct settings *s,
+			    struct err *err)
 {
-	return lease_set_endpoints(t->lease, s->etcd_host, err);
+	struct store_access access;
+
+	settings_access(s, &access);
+	return lease_set_access(t->lease, &access, err);
 }
 
-static int set_watcher_endpoints(const struct reload_targets *t, const struct settings *s,
-				 struct err *err)
+static int set_watcher_access(const struct reload_targets *t, const struct settings *s,
+			      struct err *err)
 {
-	return watcher_set_endpoints(t->watcher, s->etcd_host, err);
+	struct store_access access;
+
+	settings_access(s, &access);
+	return watcher_set_access(t->watcher, &access, err);
+}
+
+static int set_resync(const struct reload_targets *t, const struct settings *s, struct err *err)
+{
+	watcher_set_resync_interval(t->watcher, s->resync_interval_s);
+	return 0;
 }
 
 static int set_ttl(const struct reload_targets *t, const struct settings *s, struct err *err)
@@ -35,15 +47,25 @@ static int set_log(const struct reload_targets *t, const struct settings *s, str
 	return 0;
 }
 
-/* Those that can fail come first, and are taken back when a later one does. RESYNC_INTERVAL needs
- * no step: the main thread reads it from the settings. */
+/* Those that can fail come first, and are taken back when a later one does. Each of
+ * the settings of etcd sets all of them, which does no harm when several changed. */
+#define ACCESS(name)                                                                               \
+	{ SETTING_##name, set_lease_access },                                                      \
+	{                                                                                          \
+		SETTING_##name, set_watcher_access                                                 \
+	}
 static const struct {
 	enum setting setting;
 	int (*apply)(const struct reload_targets *t, const struct settings *s, struct err *err);
 } steps[] = {
 	{ SETTING_ROUTE_WORKERS, set_workers },
-	{ SETTING_ETCD_HOST, set_lease_endpoints },
-	{ SETTING_ETCD_HOST, set_watcher_endpoints },
+	ACCESS(ETCD_HOST),
+	ACCESS(ETCD_CA_FILE),
+	ACCESS(ETCD_CERT_FILE),
+	ACCESS(ETCD_KEY_FILE),
+	ACCESS(ETCD_USER),
+	ACCESS(ETCD_PASSWORD_FILE),
+	{ SETTING_RESYNC_INTERVAL, set_resync },
 	{ SETTING_LEASE_TTL, set_ttl },
 	{ SETTING_LOG_LEVEL, set_log },
 	{ SETTING_LOG_FORMAT, set_log },

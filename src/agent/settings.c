@@ -9,6 +9,7 @@
 
 #include "poplin/base/envfile.h"
 #include "poplin/base/mem.h"
+#include "poplin/store/store.h"
 
 #include "settings.h"
 #include "settings_types.h"
@@ -282,8 +283,32 @@ static int check_network(struct settings *s, struct err *err)
 	return 0;
 }
 
+void settings_access(const struct settings *s, struct store_access *ret)
+{
+	*ret = (struct store_access){
+		.endpoints = s->etcd_host,
+		.ca_file = s->etcd_ca_file,
+		.cert_file = s->etcd_cert_file,
+		.key_file = s->etcd_key_file,
+		.user = s->etcd_user,
+		.password_file = s->etcd_password_file,
+	};
+}
+
+static int check_store(const struct settings *s, struct err *err)
+{
+	struct store_access access;
+	int r;
+
+	settings_access(s, &access);
+	r = store_access_check(&access, err);
+	return r < 0 ? err_wrap(err, r, "access to etcd") : 0;
+}
+
 static int check_together(struct settings *s, struct err *err)
 {
+	int r;
+
 	/* The prefix itself, a record's key below it, or a subnet's key beside it. */
 	if (below(s->etcd_counter_key, s->etcd_prefix, "") ||
 	    below(s->etcd_counter_key, s->etcd_prefix, "-subnets"))
@@ -295,7 +320,8 @@ static int check_together(struct settings *s, struct err *err)
 	if (strcmp(s->cni_config_location, s->cni_plugin_location) == 0)
 		return refuse_pair(s, SETTING_CNI_CONFIG_LOCATION, SETTING_CNI_PLUGIN_LOCATION,
 				   "two files cannot have one path", err);
-	return check_network(s, err);
+	r = check_network(s, err);
+	return r < 0 ? r : check_store(s, err);
 }
 
 /* Route protocol numbers in use: iproute2's rt_protos and the projects' own sources. */
@@ -321,6 +347,9 @@ static void remark_together(const struct settings *s, const struct loader *l)
 			     "ROUTE_PROTOCOL=%u is used by others (%s): routes of theirs would be "
 			     "taken for ours and removed",
 			     s->route_protocol, protocols[i].who);
+	if (s->etcd_user[0] && strstr(s->etcd_host, "http://"))
+		warn(l, "ETCD_USER: the password goes to etcd in plain text; use https in "
+			"ETCD_HOST");
 	if (strcmp(base, s->cni_type) != 0)
 		warn(l,
 		     "CNI_TYPE=%s is not the file name in CNI_PLUGIN_LOCATION=%s: the container "

@@ -31,6 +31,7 @@
 #define SETTING_PATH_MAX     256
 #define SETTING_CNI_NAME_MAX 128
 #define SETTING_LISTEN_MAX   64
+#define SETTING_USER_MAX     128
 
 /*
  * X(id, type, member, default, min, max, reloadable, help)
@@ -39,6 +40,16 @@
  */
 #define SETTING_TABLE(X)                                                                           \
 	X(ETCD_HOST, ENDPOINTS, etcd_host, "127.0.0.1:2379", 1, 1023, true, "the servers of etcd") \
+	X(ETCD_CA_FILE, FILE, etcd_ca_file, "", 1, 255, true,                                      \
+	  "CA certificates that etcd's must be signed by (default: those of the system)")          \
+	X(ETCD_CERT_FILE, FILE, etcd_cert_file, "", 1, 255, true,                                  \
+	  "certificate to show to etcd, with its chain (default: none)")                           \
+	X(ETCD_KEY_FILE, FILE, etcd_key_file, "", 1, 255, true,                                    \
+	  "private key of that certificate (default: none)")                                       \
+	X(ETCD_USER, USER, etcd_user, "", 1, 127, true,                                            \
+	  "user to log in to etcd as (default: none)")                                             \
+	X(ETCD_PASSWORD_FILE, FILE, etcd_password_file, "", 1, 255, true,                          \
+	  "file with that user's password in its first line (default: none)")                      \
 	X(ETCD_PREFIX, KEY, etcd_prefix, "/poplin/nodes", 1, 255, false,                           \
 	  "key in etcd below which each node has its record")                                      \
 	X(ETCD_COUNTER_KEY, KEY, etcd_counter_key, "/poplin/counter", 1, 255, false,               \
@@ -71,7 +82,7 @@
 	  "protocol number that marks routes as ours (see /etc/iproute2/rt_protos)")               \
 	X(ROUTE_WORKERS, UINT, route_workers, "4", 1, 64, true, "threads that set routes")         \
 	X(RESYNC_INTERVAL, UINT, resync_interval_s, "300", 1, 86400, true,                         \
-	  "seconds between full comparisons of the kernel's routes with the records")              \
+	  "seconds between full comparisons of routes with records, and of these with etcd")       \
 	X(METRICS_ADDRESS, LISTEN, metrics_address, DEFAULT_METRICS_ADDRESS, 0, 0, false,          \
 	  "where metrics, health and status are served over HTTP; port 0: any free one")           \
 	X(LOG_LEVEL, LEVEL, log_level, "info", 0, 0, true, "the least that is logged")             \
@@ -94,6 +105,11 @@ enum setting_origin {
 
 struct settings {
 	char etcd_host[SETTING_LIST_MAX];
+	char etcd_ca_file[SETTING_PATH_MAX];
+	char etcd_cert_file[SETTING_PATH_MAX];
+	char etcd_key_file[SETTING_PATH_MAX];
+	char etcd_user[SETTING_USER_MAX];
+	char etcd_password_file[SETTING_PATH_MAX];
 	char etcd_prefix[SETTING_PATH_MAX]; /* without a slash at the end */
 	char etcd_counter_key[SETTING_PATH_MAX];
 	struct prefix pods;
@@ -126,6 +142,10 @@ struct settings {
 		unsigned line; /* of the file */
 	} source[SETTINGS];
 };
+
+/* How the store is reached; the strings are those of the settings. */
+struct store_access;
+void settings_access(const struct settings *s, struct store_access *ret);
 
 /* A remark that is no error: told to the caller, who logs it. */
 typedef void settings_warn_fn(const char *text, void *arg);

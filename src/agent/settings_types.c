@@ -83,6 +83,14 @@ static int parse_key(const struct setting_row *row, const char *text, void *memb
 	return store_text(row, text, len, member);
 }
 
+static int parse_user(const struct setting_row *row, const char *text, void *member,
+		      struct err *err)
+{
+	if (!all_graph(text))
+		return refuse(err, "blanks, control and non-ASCII characters are not allowed");
+	return store_text(row, text, strlen(text), member);
+}
+
 static int parse_node_name(const struct setting_row *row, const char *text, void *member,
 			   struct err *err)
 {
@@ -253,6 +261,7 @@ static const struct {
 	[TYPE_ENDPOINTS] = { parse_endpoints, SHAPE_TEXT,
 			     "host, host:port or http(s)://host:port, several separated by commas" },
 	[TYPE_KEY] = { parse_key, SHAPE_TEXT, "a key of printable ASCII characters" },
+	[TYPE_USER] = { parse_user, SHAPE_TEXT, "a name of printable ASCII characters" },
 	[TYPE_SUBNET] = { parse_subnet, SHAPE_PREFIX, "a prefix such as 10.2.0.0/16" },
 	[TYPE_UINT] = { parse_uint, SHAPE_UINT, NULL },
 	[TYPE_NODE_NAME] = { parse_node_name, SHAPE_TEXT,

@@ -16,6 +16,7 @@
 enum setting_type {
 	TYPE_ENDPOINTS,
 	TYPE_KEY,
+	TYPE_USER,
 	TYPE_SUBNET,
 	TYPE_UINT,
 	TYPE_NODE_NAME,

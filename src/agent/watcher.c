@@ -5,9 +5,18 @@
  *
  *	-ESTALE	     changes were missed for good: list again and apply the difference
  *	-ECANCELED   stop, or new endpoints: go on with those, from the same position
+ *	-ETIME	     a full comparison is due: list
  *	other	     cut off: wait (backoff with jitter, so that a thousand nodes do not
  *		     come back to a restarted store in one moment), then resume from the same
  *		     position
+ *
+ * Now and then the watch is ended for a full comparison: a list, though all looks well. It repairs
+ * whatever a fault in etcd, in between or in here has let slip. N agents that list N records each
+ * are N * N records; so that they stay below COMPARE_RECORDS a second in the whole cluster (see
+ * doc/scale.md for what etcd makes of them), the time between two comparisons is RESYNC_INTERVAL or
+ * N * N / COMPARE_RECORDS seconds, whichever is longer: 50 s for 1,000 nodes, 300 s for 2,450,
+ * 83 min for 10,000. Each agent draws its own time from 50 to 150 % of that, so they never list
+ * together.
  *
  * A list that breaks off leaves peers as it was: what was not seen counts as gone only at the end
  * of a complete list. So nothing is ever removed because the store was away.
@@ -25,6 +34,9 @@
 
 #define BACKOFF_MIN_NS (NS_PER_S / 5)
 #define BACKOFF_MAX_NS (15 * NS_PER_S)
+/* A watch that stood for so long has worked: the next failure is the first one. */
+#define STANDING_NS	(10 * NS_PER_S)
+#define COMPARE_RECORDS 20000 /* listed in a second, by all agents together */
 
 struct watcher {
 	struct thread thread;
@@ -38,14 +50,19 @@ struct watcher {
 
 	/* Of the thread alone. */
 	unsigned failures; /* in a row */
-	bool relisting;	   /* the list that runs is not the first one */
-	bool own_seen;	   /* our own record stood in it */
+	int64_t connected_ns;
+	int64_t compare_ns; /* when the next full comparison is due */
+	bool relisting;	    /* the list that runs is not the first one */
+	bool comparing;	    /* it is for comparison: the position before it is good */
+	bool own_seen;	    /* our own record stood in it */
 
 	struct mutex lock;
 	struct cond wake;
 	/* Under lock. */
 	bool stop;
 	bool retry; /* do not wait for the backoff to end */
+	unsigned resync_interval_s;
+	bool resync_changed;
 	struct watcher_status status;
 };
 
@@ -102,13 +119,28 @@ static void on_connected(void *arg)
 {
 	struct watcher *w = arg;
 
-	w->failures = 0;
+	w->connected_ns = clock_ns();
 	mutex_hold(&w->lock);
 	w->status.connected = true;
 	w->status.problem[0] = '\0';
 }
 
 /* -- the thread ------------------------------------------------------------- */
+
+static void plan_comparison(struct watcher *w)
+{
+	struct peers_stats stats;
+	int64_t s, records;
+
+	peers_stats(w->peers, &stats);
+	records = (int64_t)(stats.known + stats.rejected + stats.conflicts);
+	mutex_hold(&w->lock);
+	s = w->resync_interval_s;
+	w->resync_changed = false;
+	if (records * records / COMPARE_RECORDS > s)
+		s = records * records / COMPARE_RECORDS;
+	w->compare_ns = clock_ns() + jitter_ns(s * NS_PER_S, 50);
+}
 
 static int list(struct watcher *w, struct err *err)
 {
@@ -124,8 +156,10 @@ static int list(struct watcher *w, struct err *err)
 	queue_hold(w->queue);
 	r = store_list(w->store, &handler, err);
 	queue_release(w->queue);
+	plan_comparison(w);
 	if (r < 0)
 		return r;
+	w->comparing = false;
 	peers_end_sync(w->peers);
 	check_own_record(w);
 	w->on_synced(w->arg);
@@ -139,8 +173,17 @@ static int watch(struct watcher *w, struct err *err)
 		.on_connected = on_connected,
 		.arg = w,
 	};
-	int r = store_watch(w->store, &handler, err);
+	int r;
 
+	w->connected_ns = 0;
+	mutex_lock(&w->lock);
+	r = w->resync_changed;
+	mutex_unlock(&w->lock);
+	if (r)
+		plan_comparison(w);
+	r = store_watch(w->store, &handler, w->compare_ns, err);
+	if (w->connected_ns && clock_ns() - w->connected_ns > STANDING_NS)
+		w->failures = 0;
 	mutex_hold(&w->lock);
 	w->status.connected = false;
 	return r;
@@ -155,6 +198,8 @@ static enum metric_restart restart_reason(int r)
 		return METRIC_RESTART_IDLE;
 	case -ECANCELED:
 		return METRIC_RESTART_RELOAD;
+	case -ETIME:
+		return METRIC_RESTART_COMPARE;
 	default:
 		return METRIC_RESTART_CUT;
 	}
@@ -176,10 +221,38 @@ static bool wait_round(struct watcher *w, const struct err *err)
 	return !w->stop;
 }
 
+/* What follows from how a round ended. True: the next one may begin at once. */
+static bool judge(struct watcher *w, int r, bool *listed, const struct err *err)
+{
+	switch (r) {
+	case -ECANCELED:
+		store_rearm(w->store);
+		w->failures = 0;
+		return false; /* whether it is a stop is seen there */
+	case -ETIME:
+		*listed = false;
+		w->comparing = true;
+		w->failures = 0;
+		return true;
+	case -ESTALE:
+		log_info("changes were missed, listing the store again" KV("reason", "%s"),
+			 err->text);
+		*listed = w->comparing = false;
+		break;
+	default:
+		log_limited(LOG_WARN, "the store cannot be followed" KV("error", "%s"), err->text);
+		/* A comparison that failed has lost nothing: the position stands. */
+		*listed = *listed || w->comparing;
+		break;
+	}
+	w->failures++;
+	return false;
+}
+
 static void *run(void *arg)
 {
 	struct watcher *w = arg;
-	bool listed = false;
+	bool listed = false, at_once;
 	struct err err;
 
 	do {
@@ -193,21 +266,8 @@ static void *run(void *arg)
 			r = watch(w, &err);
 			metric_inc_label(METRIC_WATCH_RESTARTS, restart_reason(r));
 		}
-		if (r == -ECANCELED) {
-			store_rearm(w->store);
-			w->failures = 0;
-			continue;
-		}
-		if (r == -ESTALE) {
-			log_info("changes were missed, listing the store again" KV("reason", "%s"),
-				 err.text);
-			listed = false;
-		} else {
-			log_limited(LOG_WARN, "the store cannot be followed" KV("error", "%s"),
-				    err.text);
-		}
-		w->failures++;
-	} while (wait_round(w, &err));
+		at_once = judge(w, r, &listed, &err);
+	} while (at_once || wait_round(w, &err));
 	return NULL;
 }
 
@@ -228,13 +288,22 @@ void watcher_reconnect(struct watcher *w)
 	store_cancel(w->store);
 }
 
-int watcher_set_endpoints(struct watcher *w, const char *endpoints, struct err *err)
+int watcher_set_access(struct watcher *w, const struct store_access *access, struct err *err)
 {
-	int r = store_set_endpoints(w->store, endpoints, err);
+	int r = store_set_access(w->store, access, err);
 
 	if (r == 0)
 		watcher_reconnect(w); /* the watch that stands goes to one of the old ones */
 	return r;
+}
+
+void watcher_set_resync_interval(struct watcher *w, unsigned interval_s)
+{
+	mutex_lock(&w->lock);
+	w->resync_interval_s = interval_s;
+	w->resync_changed = true;
+	mutex_unlock(&w->lock);
+	watcher_reconnect(w);
 }
 
 static void watcher_free(struct watcher *w)
@@ -261,6 +330,7 @@ int watcher_start(struct watcher **ret, const struct watcher_config *config, str
 	w->on_synced = config->on_synced;
 	w->on_own = config->on_own;
 	w->arg = config->arg;
+	w->resync_interval_s = config->resync_interval_s;
 	r = store_open(&w->store, &config->store, err);
 	if (r == 0) {
 		r = thread_start(&w->thread, "watcher", run, w);

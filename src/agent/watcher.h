@@ -18,8 +18,9 @@
 struct watcher;
 
 struct watcher_config {
-	struct store_config store; /* its strings are only read by watcher_start() */
-	const char *node;	   /* our own, whose record is told to on_own */
+	struct store_config store;  /* its strings are only read by watcher_start() */
+	const char *node;	    /* our own, whose record is told to on_own */
+	unsigned resync_interval_s; /* between full comparisons with the store; see watcher.c */
 	struct peers *peers;
 	struct queue *queue; /* that peers tells: held while a page of a list is applied */
 	/*
@@ -44,6 +45,7 @@ DEFINE_AUTO(struct watcher *, watcher_stop)
 void watcher_get(struct watcher *w, struct watcher_status *ret);
 /* Leaves the connection it has, and goes on by a new one from the same position. */
 void watcher_reconnect(struct watcher *w);
-int watcher_set_endpoints(struct watcher *w, const char *endpoints, struct err *err);
+int watcher_set_access(struct watcher *w, const struct store_access *access, struct err *err);
+void watcher_set_resync_interval(struct watcher *w, unsigned interval_s);
 
 #endif

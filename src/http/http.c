@@ -4,8 +4,6 @@
  * curl_multi_poll() can, by curl_multi_wakeup() from any thread. The connection stays open between
  * requests.
  */
-#include "poplin/http/http.h"
-
 #include <curl/curl.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -15,21 +13,23 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "http_private.h"
 #include "poplin/base/clock.h"
 
 #define BODY_MAX_DEFAULT   ((size_t)64 * 1024 * 1024)
 #define ERROR_BODY_MAX	   65536 /* of an answer that is not 2xx, when streaming */
 #define CONNECT_TIMEOUT_MS 3000L
 #define RECEIVE_BYTES	   131072L /* a page of a list in few reads */
-#define POLL_MS		   1000
-#define KEEPALIVE_IDLE_S   20L
+#define POLL_MS		   INT64_C(10000)
+#define KEEPALIVE_IDLE_S   10L
 #define KEEPALIVE_PROBE_S  5L
-#define SILENCE_MS	   30000 /* without an acknowledgement: the connection is given up */
+#define SILENCE_MS	   20000 /* without an acknowledgement: the connection is given up */
 
 struct http {
 	CURL *easy;
 	CURLM *multi;
 	atomic_bool cancelled;
+	bool reconnect; /* before the next request */
 	char error[CURL_ERROR_SIZE];
 
 	/* Of the request that runs. */
@@ -117,6 +117,8 @@ static void set_options(struct http *h)
 	curl_easy_setopt(h->easy, CURLOPT_TCP_KEEPINTVL, KEEPALIVE_PROBE_S);
 	curl_easy_setopt(h->easy, CURLOPT_SOCKOPTFUNCTION, on_socket);
 	curl_easy_setopt(h->easy, CURLOPT_BUFFERSIZE, RECEIVE_BYTES);
+	/* One that is idle, whatever number of servers was spoken to. */
+	(void)curl_multi_setopt(h->multi, CURLMOPT_MAXCONNECTS, 1L);
 	/* Node and datastore are neighbours: a proxy of the environment is not meant for them. */
 	curl_easy_setopt(h->easy, CURLOPT_PROXY, "");
 	curl_easy_setopt(h->easy, CURLOPT_WRITEFUNCTION, on_write);
@@ -131,6 +133,43 @@ static void set_options(struct http *h)
 	/* A name that is being resolved must not hold up a stop. */
 	curl_easy_setopt(h->easy, CURLOPT_QUICK_EXIT, 1L);
 #endif
+}
+
+int http_use_tls(CURL *easy, const struct http_tls *tls)
+{
+	const char *ca = tls->ca_file[0] ? tls->ca_file : NULL;
+	const char *cert = tls->cert_file[0] ? tls->cert_file : NULL;
+	const char *key = tls->key_file[0] ? tls->key_file : NULL;
+
+	/* libcurl keeps what it read of a CA file for a day, and sessions of old certificates. */
+#if LIBCURL_VERSION_NUM >= 0x075700
+	curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L);
+#endif
+	curl_easy_setopt(easy, CURLOPT_SSL_SESSIONID_CACHE, 0L);
+	if (ca) {
+		/* Otherwise the system's folder would be trusted beside it. */
+		curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+		if (curl_easy_setopt(easy, CURLOPT_CAINFO, ca) != CURLE_OK)
+			return -ENOMEM;
+	}
+	if (curl_easy_setopt(easy, CURLOPT_SSLCERT, cert) != CURLE_OK ||
+	    curl_easy_setopt(easy, CURLOPT_SSLKEY, key) != CURLE_OK)
+		return -ENOMEM;
+	return 0;
+}
+
+int http_set_tls(struct http *h, const struct http_tls *tls)
+{
+	/* There is no way back to libcurl's own default for the CAs but a reset. */
+	curl_easy_reset(h->easy);
+	set_options(h);
+	http_reconnect(h);
+	return http_use_tls(h->easy, tls);
+}
+
+void http_reconnect(struct http *h)
+{
+	h->reconnect = true;
 }
 
 int http_new(struct http **ret, struct err *err)
@@ -212,14 +251,37 @@ static bool is_over(struct http *h, CURLcode *ret)
 	return false;
 }
 
-static int check_idle(const struct http *h, struct err *err)
+/* What is due beside the transfer itself. */
+static int keep_time(struct http *h, struct err *err)
 {
-	int64_t idle_ms = (clock_ns() - h->last_data_ns) / NS_PER_MS;
+	const struct http_request *req = h->request;
+	int64_t now = clock_ns();
+	int r;
 
-	if (!h->request->idle_timeout_ms || idle_ms < h->request->idle_timeout_ms)
+	if (req->until_ns && now >= req->until_ns)
+		return err_set(err, -ETIME, "%s: the time for it is over", req->url);
+	if (!req->on_idle || now - h->last_data_ns < req->idle_ms * NS_PER_MS)
 		return 0;
-	return err_set(err, -ETIMEDOUT, "%s: nothing came for %lld s", h->request->url,
-		       (long long)(idle_ms / 1000));
+	r = req->on_idle(req->arg, err);
+	h->last_data_ns = clock_ns();
+	return r;
+}
+
+/* Until something is due. */
+static int wait_ms(const struct http *h)
+{
+	const struct http_request *req = h->request;
+	int64_t now = clock_ns(), ms = POLL_MS, until;
+
+	if (req->until_ns) {
+		until = (req->until_ns - now) / NS_PER_MS + 1;
+		ms = until < ms ? until : ms;
+	}
+	if (req->on_idle) {
+		until = req->idle_ms - (now - h->last_data_ns) / NS_PER_MS + 1;
+		ms = until < ms ? until : ms;
+	}
+	return ms > 0 ? (int)ms : 0;
 }
 
 static int transfer(struct http *h, struct err *err)
@@ -234,10 +296,10 @@ static int transfer(struct http *h, struct err *err)
 			return err_errno(err, -ENOMEM, "%s", h->request->url);
 		if (is_over(h, &code))
 			break;
-		r = check_idle(h, err);
+		r = keep_time(h, err);
 		if (r < 0)
 			return r;
-		if (curl_multi_poll(h->multi, NULL, 0, POLL_MS, NULL) != CURLM_OK)
+		if (curl_multi_poll(h->multi, NULL, 0, wait_ms(h), NULL) != CURLM_OK)
 			return err_errno(err, -ENOMEM, "%s", h->request->url);
 	}
 	if (h->failed < 0)
@@ -290,6 +352,8 @@ static void set_request(struct http *h, struct curl_slist *headers)
 	}
 	curl_easy_setopt(h->easy, CURLOPT_HTTPHEADER, headers);
 	curl_easy_setopt(h->easy, CURLOPT_TIMEOUT_MS, (long)req->timeout_ms);
+	curl_easy_setopt(h->easy, CURLOPT_FRESH_CONNECT, h->reconnect ? 1L : 0L);
+	h->reconnect = false;
 }
 
 /* Sets up everything but the waiting. */

@@ -16,8 +16,8 @@ static void url_free(char **text)
 	curl_free(*text);
 }
 
-/* "host", "host:port", "[v6]", "[v6]:port", or a bare IPv6 address: all are of http. */
-static int make_url(const char *text, char *ret, size_t size, struct err *err)
+/* "host", "host:port", "[v6]", "[v6]:port", or a bare IPv6 address: all get the scheme. */
+static int make_url(const char *text, const char *scheme, char *ret, size_t size, struct err *err)
 {
 	const char *colon = strchr(text, ':');
 	bool url = strstr(text, "://") != NULL;
@@ -27,7 +27,7 @@ static int make_url(const char *text, char *ret, size_t size, struct err *err)
 	if (url)
 		n = snprintf(ret, size, "%s", text);
 	else
-		n = snprintf(ret, size, bare_v6 ? "http://[%s]" : "http://%s", text);
+		n = snprintf(ret, size, bare_v6 ? "%s://[%s]" : "%s://%s", scheme, text);
 	return n < 0 || (size_t)n >= size ? err_set(err, -EINVAL, "'%s' is too long", text) : 0;
 }
 
@@ -39,7 +39,8 @@ static bool part_is(CURLU *url, CURLUPart part, const char *allowed)
 }
 
 /* Judges by libcurl's own reading, so that it cannot be misread later. */
-static int parse_one(const char *text, char ret[static ETCD_URL_MAX], struct err *err)
+static int parse_one(const char *text, const char *default_scheme, char ret[static ETCD_URL_MAX],
+		     struct err *err)
 {
 	__attribute__((cleanup(url_free))) char *scheme = NULL, *host = NULL, *port = NULL;
 	auto_(curl_url_cleanup) CURLU *url = curl_url();
@@ -52,7 +53,7 @@ static int parse_one(const char *text, char ret[static ETCD_URL_MAX], struct err
 		if (!isgraph((unsigned char)*c))
 			return err_set(err, -EINVAL, "'%s' holds a blank or a control character",
 				       text);
-	r = make_url(text, given, sizeof(given), err);
+	r = make_url(text, default_scheme, given, sizeof(given), err);
 	if (r < 0)
 		return r;
 	if (curl_url_set(url, CURLUPART_URL, given, 0) != CURLUE_OK ||
@@ -69,7 +70,7 @@ static int parse_one(const char *text, char ret[static ETCD_URL_MAX], struct err
 	return n >= ETCD_URL_MAX ? err_set(err, -EINVAL, "'%s' is too long", text) : 0;
 }
 
-int endpoints_parse(const char *text, struct endpoints *ret, struct err *err)
+int endpoints_parse(const char *text, const char *scheme, struct endpoints *ret, struct err *err)
 {
 	auto_free char *copy = strdup(text);
 	auto_free struct endpoints *list = calloc(1, sizeof(*list));
@@ -89,7 +90,7 @@ int endpoints_parse(const char *text, struct endpoints *ret, struct err *err)
 			return err_set(err, -EINVAL, "'%s' holds an empty endpoint", text);
 		if (list->count == ETCD_ENDPOINTS_MAX)
 			return err_set(err, -EINVAL, "more than %d endpoints", ETCD_ENDPOINTS_MAX);
-		r = parse_one(item, list->urls[list->count], err);
+		r = parse_one(item, scheme, list->urls[list->count], err);
 		if (r < 0)
 			return r;
 		list->count++;
@@ -102,5 +103,6 @@ int store_endpoints_check(const char *endpoints, struct err *err)
 {
 	auto_free struct endpoints *list = calloc(1, sizeof(*list));
 
-	return list ? endpoints_parse(endpoints, list, err) : err_errno(err, -ENOMEM, "endpoints");
+	return list ? endpoints_parse(endpoints, "http", list, err)
+		    : err_errno(err, -ENOMEM, "endpoints");
 }

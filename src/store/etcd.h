@@ -2,15 +2,17 @@
 /*
  * etcd's JSON gateway (v3): one request at a time, over a list of endpoints. Inside the store only.
  *
- * What stands here was seen on etcd 3.4.23: 64-bit numbers are strings, zero and empty fields are
- * left out, keys and values are Base64, errors are {"error","message","code"} with gRPC's code
- * numbers.
+ * What all versions from 3.4 on have in common, and is taken for granted: zero and empty fields are
+ * left out, keys and values are Base64, every answer has a header. What differs, and is read either
+ * way: 64-bit numbers as strings or numbers, names in snake or camel case, enumerations as names or
+ * numbers, errors as {"error","message","code"} (to 3.5) or {"code","message","details"}.
  *
  * Threads: those of the struct store.
  */
 #ifndef POPLIN_STORE_ETCD_H
 #define POPLIN_STORE_ETCD_H
 
+#include <errno.h>
 #include <jansson.h>
 
 #include "poplin/base/buf.h"
@@ -30,27 +32,54 @@ struct endpoints {
 	unsigned count;
 };
 
+/* A struct store_access with strings of its own, none of them NULL. */
+struct access {
+	struct endpoints endpoints;
+	char *ca_file, *cert_file, *key_file, *user, *password_file;
+};
+
+/* Where a list or watch stands: everything up to a revision was told. */
+struct position {
+	int64_t revision;    /* 0: no list yet */
+	uint64_t cluster_id; /* 0: none seen yet */
+	int64_t listed;	     /* of the last list: what was there before it and went is not known */
+	/* The newest of the changes that were told, to know the store's history again by it. */
+	int64_t newest; /* its revision; 0: none */
+	int64_t newest_created;
+	struct buf newest_key;
+	bool newest_deleted;
+};
+
 struct store {
 	struct http *http;
-	struct http_response response;
+	struct http *probe; /* looks whether a silent member is alive, while http watches */
+	struct http_response response, probed;
 	char *prefix; /* without a slash at the end */
 	char *counter_key;
 	store_observe_fn *observe;
 	void *observe_arg;
-	unsigned current;   /* endpoint to try first; may be past the end of a new list */
+
+	struct access *access;
+	char *token;			       /* "Authorization: ...", or NULL: not logged in */
+	int64_t login_ns;		       /* no login before: etcd knew no users */
+	unsigned current;		       /* endpoint to try first */
+	int64_t failed_ns[ETCD_ENDPOINTS_MAX]; /* when it last did not answer; 0: it did */
+	int64_t spread_ns;		       /* when to choose an endpoint anew */
 	int64_t timeout_ms; /* of the next calls, where it is to be shorter than usual; or 0 */
 	char answered[ETCD_URL_MAX];
 
-	/* Where the last list or watch stood. */
-	int64_t revision;    /* 0: no list yet */
-	uint64_t cluster_id; /* 0: none seen yet */
+	struct position position;
 
 	struct mutex lock;
-	struct endpoints endpoints; /* under lock */
+	struct access *next; /* under lock: to be used instead of access; may be NULL */
 };
 
-/* Reads an ETCD_HOST value. -EINVAL. */
-int endpoints_parse(const char *text, struct endpoints *ret, struct err *err);
+/* Reads an ETCD_HOST value; a host without a scheme gets this one. -EINVAL. */
+int endpoints_parse(const char *text, const char *scheme, struct endpoints *ret, struct err *err);
+/* The endpoints in an order of chance. -EINVAL, -ENOMEM. */
+int access_new(struct access **ret, const struct store_access *from, struct err *err);
+void access_free(struct access *a);
+DEFINE_AUTO(struct access *, access_free)
 
 /*
  * POSTs body to path ("/v3/kv/range") at the endpoints in turn until one answers. *ret is the
@@ -60,16 +89,53 @@ int etcd_call(struct store *s, enum store_op op, const char *path, const json_t 
 	      struct err *err);
 /* Sends ahead what the next etcd_call() will ask: etcd works on it meanwhile. */
 void etcd_call_ahead(struct store *s, const char *path, const json_t *body);
-/* The same for a stream: on_data as in struct http_request. Always ends with an error. */
+/*
+ * The same for a stream, at one endpoint: the one that answered last, or after a failure the next.
+ * Always ends with an error.
+ */
+struct etcd_stream {
+	int (*on_data)(const char *data, size_t len, void *arg, struct err *err);
+	/* Called when nothing came for a while and the member is alive; may be NULL. */
+	int (*on_idle)(void *arg, struct err *err);
+	void *arg;
+	int64_t until_ns; /* -ETIME when clock_ns() gets there; 0: never */
+};
 int etcd_stream(struct store *s, enum store_op op, const char *path, const json_t *body,
-		int (*on_data)(const char *data, size_t len, void *arg, struct err *err), void *arg,
+		const struct etcd_stream *stream, struct err *err);
+/* Whether another endpoint could do better after this error. */
+bool etcd_worth_another(int error);
+/* Chooses an endpoint anew if that is due: members that were away get their share again. */
+void etcd_spread(struct store *s);
+/* Takes over what store_set_access() left. Before anything is asked. */
+int etcd_adopt(struct store *s, struct err *err);
+
+/*
+ * Reads an answer: 0 and the caller's *ret, or what the error in it means, or -EPROTO. `what` stands
+ * first in the error. ETCD_NO_TOKEN: it asks for a login, or for a new one; nobody above
+ * etcd_call() and etcd_stream() gets to see that.
+ */
+#define ETCD_NO_TOKEN (-EKEYEXPIRED)
+int etcd_answer(const char *what, const struct http_response *response, json_t **ret,
 		struct err *err);
 /* What an "error" answer means. */
 int etcd_error(const char *what, const json_t *answer, struct err *err);
+/* The same for an error of which there is only the text. */
+int etcd_error_text(const char *what, int64_t code, const char *text, struct err *err);
 
+/* Gets a token at this endpoint if there is a user and no token. -EACCES. */
+int etcd_login(struct store *s, const char *endpoint, struct err *err);
+void etcd_forget_token(struct store *s);
+/* Reads a password file. -EINVAL: there is none in it. */
+int etcd_password(const char *path, struct buf *ret, struct err *err);
+
+/* A field by its name in snake case, or the same in camel case; NULL: missing. */
+json_t *etcd_field(const json_t *object, const char *name);
+bool etcd_bool(const json_t *object, const char *name);
 /* 64-bit numbers: strings in JSON, 0 when the field is missing. */
 int64_t etcd_int(const json_t *object, const char *name);
 uint64_t etcd_uint(const json_t *object, const char *name);
+/* The revision in a header or a key; 0: there is none that could be one. */
+int64_t etcd_revision(const json_t *object, const char *name);
 /* NULL when memory is short. */
 json_t *etcd_bytes(const void *data, size_t len);
 json_t *etcd_string(const char *text);
@@ -88,12 +154,14 @@ int etcd_get(struct store *s, const char *key, struct etcd_kv *ret, bool *ret_fo
 	     struct err *err);
 /*
  * Calls fn for each key below the folder ("/poplin/nodes/"), page by page, all at one revision,
- * which is *ret_revision. keys_only: without values. on_page, which may be NULL, is called after
+ * which *ret (may be NULL) gets. keys_only: without values. on_page, which may be NULL, is called after
  * each page.
  */
 int etcd_range(struct store *s, const char *folder, bool keys_only,
 	       int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err),
-	       void (*on_page)(void *arg), void *arg, int64_t *ret_revision, struct err *err);
+	       void (*on_page)(void *arg), void *arg, struct position *ret, struct err *err);
+/* The store's newest revision, by its quorum. */
+int etcd_newest_revision(struct store *s, int64_t *ret, struct err *err);
 
 /* Where everything below the folder ends. */
 void etcd_folder_end(const char *folder, char ret[static ETCD_KEY_MAX]);

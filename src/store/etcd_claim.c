@@ -288,20 +288,15 @@ static int mark_record(const struct etcd_kv *kv, void *arg, struct err *err)
 
 static int mark_keyed(struct claimer *c, struct err *err)
 {
-	int64_t revision;
-
-	return etcd_range(c->store, c->subnets_folder, true, mark_subnet_key, NULL, c, &revision,
-			  err);
+	return etcd_range(c->store, c->subnets_folder, true, mark_subnet_key, NULL, c, NULL, err);
 }
 
 static int mark_records(struct claimer *c, struct err *err)
 {
 	char folder[ETCD_KEY_MAX];
-	int64_t revision;
 	int r = etcd_records_folder(c->store, folder, err);
 
-	return r < 0 ? r
-		     : etcd_range(c->store, folder, false, mark_record, NULL, c, &revision, err);
+	return r < 0 ? r : etcd_range(c->store, folder, false, mark_record, NULL, c, NULL, err);
 }
 
 static json_t *survey_request(const char *records, const char *subnets)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -7,9 +8,40 @@
 #include "base64.h"
 #include "etcd.h"
 
+/* "create_revision" as "createRevision". */
+static void camel(const char *name, char *ret, size_t size)
+{
+	size_t len = 0;
+
+	for (; *name && len + 1 < size; name++) {
+		bool joint = name[0] == '_' && name[1];
+
+		if (joint)
+			name++;
+		ret[len++] = joint ? (char)toupper((unsigned char)*name) : *name;
+	}
+	ret[len] = '\0';
+}
+
+json_t *etcd_field(const json_t *object, const char *name)
+{
+	json_t *value = json_object_get(object, name);
+	char other[64];
+
+	if (value || !strchr(name, '_'))
+		return value;
+	camel(name, other, sizeof(other));
+	return json_object_get(object, other);
+}
+
+bool etcd_bool(const json_t *object, const char *name)
+{
+	return json_is_true(etcd_field(object, name));
+}
+
 int64_t etcd_int(const json_t *object, const char *name)
 {
-	const json_t *value = json_object_get(object, name);
+	const json_t *value = etcd_field(object, name);
 
 	if (json_is_integer(value))
 		return json_integer_value(value);
@@ -18,11 +50,19 @@ int64_t etcd_int(const json_t *object, const char *name)
 
 uint64_t etcd_uint(const json_t *object, const char *name)
 {
-	const json_t *value = json_object_get(object, name);
+	const json_t *value = etcd_field(object, name);
 
 	if (json_is_integer(value))
 		return (uint64_t)json_integer_value(value);
 	return json_is_string(value) ? strtoull(json_string_value(value), NULL, 10) : 0;
+}
+
+int64_t etcd_revision(const json_t *object, const char *name)
+{
+	int64_t revision = etcd_int(object, name);
+
+	/* The next one must be a number, too. */
+	return revision < 0 || revision == INT64_MAX ? 0 : revision;
 }
 
 json_t *etcd_bytes(const void *data, size_t len)
@@ -79,8 +119,8 @@ int etcd_kv_parse(const json_t *object, struct etcd_kv *ret, struct err *err)
 		r = parse_bytes(object, "value", &ret->value, err);
 	if (r < 0)
 		return r;
-	ret->create_revision = etcd_int(object, "create_revision");
-	ret->mod_revision = etcd_int(object, "mod_revision");
+	ret->create_revision = etcd_revision(object, "create_revision");
+	ret->mod_revision = etcd_revision(object, "mod_revision");
 	ret->lease = etcd_int(object, "lease");
 	ret->version = etcd_int(object, "version");
 	return 0;

@@ -56,7 +56,8 @@ struct pages {
 	struct buf next; /* first key of the next page */
 	char end[ETCD_KEY_MAX];
 	int64_t revision; /* 0: the newest */
-	unsigned limit;	  /* keys of a page */
+	uint64_t cluster_id;
+	unsigned limit; /* keys of a page */
 	bool keys_only;
 	bool more;
 };
@@ -100,17 +101,19 @@ static int note_next(struct pages *p, const json_t *kvs, struct err *err)
 	return 0;
 }
 
-static int take_header(struct store *s, const json_t *answer, struct pages *p, struct err *err)
+static int take_header(const json_t *answer, struct pages *p, struct err *err)
 {
 	const json_t *header = json_object_get(answer, "header");
 
 	if (!p->revision) {
-		p->revision = etcd_int(header, "revision");
-		s->cluster_id = etcd_uint(header, "cluster_id");
-	} else if (etcd_uint(header, "cluster_id") != s->cluster_id) {
+		p->revision = etcd_revision(header, "revision");
+		if (!p->revision)
+			return err_set(err, -EPROTO, "etcd: an answer without a revision");
+		p->cluster_id = etcd_uint(header, "cluster_id");
+	} else if (etcd_uint(header, "cluster_id") != p->cluster_id) {
 		return err_set(err, -EAGAIN, "another etcd cluster answered in the middle");
 	}
-	p->more = json_is_true(json_object_get(answer, "more"));
+	p->more = etcd_bool(answer, "more");
 	return note_next(p, json_object_get(answer, "kvs"), err);
 }
 
@@ -147,7 +150,7 @@ static int do_page(struct store *s, struct pages *p,
 		return err_errno(err, -ENOMEM, "list");
 	r = etcd_call(s, STORE_RANGE, "/v3/kv/range", body, &answer, err);
 	if (r == 0)
-		r = take_header(s, answer, p, err);
+		r = take_header(answer, p, err);
 	if (r < 0)
 		return r;
 	next = p->more ? page_request(p) : NULL;
@@ -158,7 +161,7 @@ static int do_page(struct store *s, struct pages *p,
 
 int etcd_range(struct store *s, const char *folder, bool keys_only,
 	       int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err),
-	       void (*on_page)(void *arg), void *arg, int64_t *ret_revision, struct err *err)
+	       void (*on_page)(void *arg), void *arg, struct position *ret, struct err *err)
 {
 	struct pages p = { .limit = PAGE_KEYS, .keys_only = keys_only, .more = true };
 	int r = buf_adds(&p.next, folder) < 0 ? err_errno(err, -ENOMEM, "list") : 0;
@@ -179,6 +182,27 @@ int etcd_range(struct store *s, const char *folder, bool keys_only,
 	buf_done(&p.next);
 	if (r < 0)
 		return r;
-	*ret_revision = p.revision;
+	if (ret) {
+		ret->revision = p.revision;
+		ret->cluster_id = p.cluster_id;
+	}
 	return 0;
+}
+
+int etcd_newest_revision(struct store *s, int64_t *ret, struct err *err)
+{
+	auto_(json_decref) json_t *body = NULL;
+	auto_(json_decref) json_t *answer = NULL;
+	char folder[ETCD_KEY_MAX];
+	int r = etcd_records_folder(s, folder, err);
+
+	if (r < 0)
+		return r;
+	body = json_pack("{so}", "key", etcd_string(folder));
+	if (!body)
+		return err_errno(err, -ENOMEM, "list");
+	r = etcd_call(s, STORE_RANGE, "/v3/kv/range", body, &answer, err);
+	if (r == 0)
+		*ret = etcd_revision(json_object_get(answer, "header"), "revision");
+	return r;
 }

@@ -16,6 +16,7 @@ const char *store_op_name(enum store_op op)
 		[STORE_KEEPALIVE] = "lease_keepalive",
 		[STORE_REVOKE] = "lease_revoke",
 		[STORE_WATCH] = "watch",
+		[STORE_LOGIN] = "login",
 	};
 
 	_Static_assert(countof(names) == STORE_OPS, "each has a name");
@@ -36,13 +37,13 @@ int store_open(struct store **ret, const struct store_config *config, struct err
 	s->observe_arg = config->observe_arg;
 	if (!s->prefix || !s->counter_key)
 		return err_errno(err, -ENOMEM, "store");
-	r = endpoints_parse(config->endpoints, &s->endpoints, err);
+	r = access_new(&s->next, &config->access, err);
 	if (r == 0)
 		r = http_new(&s->http, err);
+	if (r == 0)
+		r = http_new(&s->probe, err);
 	if (r < 0)
 		return r;
-	/* Nodes that start together spread over the members. */
-	s->current = arc4random_uniform(s->endpoints.count);
 	*ret = TAKE(s);
 	return 0;
 }
@@ -51,7 +52,16 @@ void store_close(struct store *s)
 {
 	if (s->http)
 		http_free(s->http);
+	if (s->probe)
+		http_free(s->probe);
+	if (s->access)
+		access_free(s->access);
+	if (s->next)
+		access_free(s->next);
+	etcd_forget_token(s);
 	buf_done(&s->response.body);
+	buf_done(&s->probed.body);
+	buf_done(&s->position.newest_key);
 	mutex_done(&s->lock);
 	free(s->prefix);
 	free(s->counter_key);
@@ -61,25 +71,26 @@ void store_close(struct store *s)
 void store_cancel(struct store *s)
 {
 	http_cancel(s->http);
+	http_cancel(s->probe);
 }
 
 void store_rearm(struct store *s)
 {
 	http_rearm(s->http);
+	http_rearm(s->probe);
 }
 
-int store_set_endpoints(struct store *s, const char *endpoints, struct err *err)
+int store_set_access(struct store *s, const struct store_access *access, struct err *err)
 {
-	auto_free struct endpoints *list = calloc(1, sizeof(*list));
-	int r;
+	auto_(access_free) struct access *a = NULL;
+	int r = access_new(&a, access, err);
 
-	if (!list)
-		return err_errno(err, -ENOMEM, "endpoints");
-	r = endpoints_parse(endpoints, list, err);
 	if (r < 0)
 		return r;
 	mutex_hold(&s->lock);
-	s->endpoints = *list;
+	if (s->next)
+		access_free(s->next);
+	s->next = TAKE(a);
 	return 0;
 }
 

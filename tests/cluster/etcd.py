@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The members of etcd, and what can happen to them."""
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 
 from .base import Process, run, wait_for
 
+ETCD = os.environ.get("POPLIN_ETCD") or "etcd"
 DISK_MIB = 200  # of a member of several: two segments of its log (64 MiB each) and some data
 
 
@@ -41,6 +43,7 @@ class Member:
         self.name = f"m{number + 1}"
         self.address = f"{cluster.net}.0.{2 + number}"
         self.url = f"http://{self.address}:2379"
+        self.options = []  # more of etcd's own, such as its certificate
         self.namespace = f"{cluster.prefix}-etcd{number + 1 if number else ''}"
         self.data = cluster.dir / f"etcd{number + 1 if number else ''}"
         self.disk = None
@@ -53,7 +56,7 @@ class Member:
             shutil.rmtree(self.data, ignore_errors=True)
         members = self.cluster.members
         urls = ",".join([self.url, "http://127.0.0.1:2379", *more_urls])
-        argv = ["ip", "netns", "exec", self.namespace, "etcd", "--data-dir", self.data,
+        argv = ["ip", "netns", "exec", self.namespace, ETCD, "--data-dir", self.data,
                 "--listen-client-urls", urls, "--advertise-client-urls", urls]
         if len(members) == 1:
             argv += ["--initial-cluster-token", f"{self.cluster.prefix}-{time.monotonic_ns()}"]
@@ -68,6 +71,7 @@ class Member:
                      "--initial-advertise-peer-urls", peer_url,
                      "--initial-cluster-token", self.cluster.prefix, "--initial-cluster",
                      ",".join(f"{m.name}=http://{m.address}:2380" for m in members)]
+        argv += self.options
         self.process = Process(argv, self.cluster.dir / f"{self.namespace.rsplit('-', 1)[1]}.log")
         return self
 

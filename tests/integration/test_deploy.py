@@ -198,7 +198,7 @@ def test_daemonset_hangs_together(manifests):
     mounts = {m["mountPath"]: volumes[m["name"]] for m in container["volumeMounts"]}
     assert len(mounts) == len(volumes)
     assert mounts["/etc/poplin"]["configMap"]["name"] == manifests["ConfigMap"]["metadata"]["name"]
-    assert mounts["/etc/ssl/certs"]["secret"]["secretName"] == \
+    assert mounts["/etc/poplin-etcd"]["secret"]["secretName"] == \
         manifests["Secret"]["metadata"]["name"]
     # A file in a subPath would never follow a change of the ConfigMap.
     assert not any("subPath" in m for m in container["volumeMounts"])

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A real etcd for the tests of the store: started on free ports over a directory of its own, and
- * gone with the test program, however that ends. Threads: the main thread.
+ * gone with the test program, however that ends. POPLIN_ETCD names another one than that in PATH. Threads: the main thread.
  */
 #ifndef POPLIN_TESTS_ETCD_SERVER_H
 #define POPLIN_TESTS_ETCD_SERVER_H
@@ -66,6 +66,7 @@ static inline int bind_any(uint16_t *ret_port)
 static inline void run_etcd(void)
 {
 	char clients[64], peers[64], cluster[80], data[80], log[80];
+	const char *program;
 	int fd;
 
 	/* For the child: it ends with its parent, and writes to a file. */
@@ -78,7 +79,9 @@ static inline void run_etcd(void)
 	fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
 	if (fd < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0)
 		_exit(126);
-	execlp("etcd", "etcd", "--name", "t", "--data-dir", data, "--listen-client-urls", clients,
+	program = getenv("POPLIN_ETCD");
+	program = program && *program ? program : "etcd";
+	execlp(program, "etcd", "--name", "t", "--data-dir", data, "--listen-client-urls", clients,
 	       "--advertise-client-urls", clients, "--listen-peer-urls", peers,
 	       "--initial-advertise-peer-urls", peers, "--initial-cluster", cluster, NULL);
 	_exit(127);
@@ -89,7 +92,7 @@ static inline struct store *open_store(const char *prefix, const char *endpoints
 {
 	char counter[ETCD_KEY_MAX];
 	const struct store_config config = {
-		.endpoints = endpoints ? endpoints : server.endpoint,
+		.access = { .endpoints = endpoints ? endpoints : server.endpoint },
 		.prefix = prefix,
 		.counter_key = counter,
 	};

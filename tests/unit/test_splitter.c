@@ -126,7 +126,7 @@ static void assert_endpoints(const char *text, const char *expected)
 	auto_buf struct buf seen = BUF_INIT;
 
 	assert_non_null(list);
-	assert_int_equal(endpoints_parse(text, list, NULL), 0);
+	assert_int_equal(endpoints_parse(text, "http", list, NULL), 0);
 	for (unsigned i = 0; i < list->count; i++)
 		assert_int_equal(buf_printf(&seen, "%s ", list->urls[i]), 0);
 	assert_string_equal(seen.data, expected);

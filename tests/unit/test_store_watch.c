@@ -69,6 +69,13 @@ static struct store_handler handler(struct seen *seen)
 	};
 }
 
+static int set_endpoints(struct store *s, const char *endpoints, struct err *err)
+{
+	const struct store_access access = { .endpoints = endpoints };
+
+	return store_set_access(s, &access, err);
+}
+
 static void list(struct store *s, struct seen *seen)
 {
 	const struct store_handler h = handler(seen);
@@ -85,7 +92,7 @@ static int watch(struct store *s, struct seen *seen, size_t enough, struct err *
 
 	seen->store = s;
 	seen->enough = enough;
-	r = store_watch(s, &h, err);
+	r = store_watch(s, &h, 0, err);
 	store_rearm(s);
 	return r;
 }
@@ -95,13 +102,13 @@ static void compact(struct store *s)
 	auto_(json_decref) json_t *body = NULL;
 	auto_(json_decref) json_t *answer = NULL;
 	auto_seen seen = { .changes = 0 };
-	int64_t position = s->revision;
+	int64_t position = s->position.revision;
 	struct err err = ERR_INIT;
 
 	list(s, &seen); /* to learn the revision */
-	body = json_pack("{so}", "revision", etcd_number(s->revision));
+	body = json_pack("{so}", "revision", etcd_number(s->position.revision));
 	SHOULD_WORK(etcd_call(s, STORE_TXN, "/v3/kv/compaction", body, &answer, &err), &err);
-	s->revision = position;
+	s->position.revision = position;
 }
 
 /* -- lists -------------------------------------------------------------------- */
@@ -174,12 +181,13 @@ static void huge_values_do_not_hide_the_others(void **state)
 	list(s, &seen);
 	assert_int_equal(seen.changes, 8);
 	assert_string_equal(seen.text.data, "+a=first +z=last ");
-	/* They come as one message of a watch that is behind; the position is given up for a list.
-	 */
-	s->revision -= 8;
-	assert_int_equal(watch(s, &seen, 8, NULL), -ESTALE);
-	list(s, &seen);
+	/* A watch that is behind gets them in fragments. */
+	s->position.revision -= 8;
+	s->position.newest = 0;
+	assert_int_equal(watch(s, &seen, 8, NULL), -ECANCELED);
 	assert_int_equal(seen.changes, 8);
+	assert_int_equal(seen.batches, 1);
+	assert_string_equal(seen.text.data, "+a=first +z=last ");
 }
 
 /* -- watches ------------------------------------------------------------------- */
@@ -236,11 +244,11 @@ static void another_or_a_restored_store_is_noticed(void **state)
 	struct err err = ERR_INIT;
 
 	list(s, &seen);
-	s->revision += 1000;
+	s->position.revision += 1000;
 	assert_int_equal(watch(s, &seen, 1, &err), -ESTALE);
 	assert_non_null(strstr(err.text, "restored"));
 	list(s, &seen);
-	s->cluster_id++;
+	s->position.cluster_id++;
 	assert_int_equal(watch(s, &seen, 1, &err), -ESTALE);
 	assert_non_null(strstr(err.text, "another etcd cluster"));
 	assert_int_equal(seen.connects, 0);
@@ -260,7 +268,7 @@ static void *run_watch(void *arg)
 	struct watcher *w = arg;
 	const struct store_handler h = handler(&w->seen);
 
-	w->result = store_watch(w->store, &h, &w->err);
+	w->result = store_watch(w->store, &h, 0, &w->err);
 	w->end_ns = clock_ns();
 	return NULL;
 }
@@ -296,7 +304,7 @@ static void a_watch_is_cancelled_within_100_ms(void **state)
 	assert_int_equal(w.result, -ECANCELED);
 	assert_true(w.end_ns - start < 100 * NS_PER_MS);
 	/* And stays so until it is rearmed. */
-	assert_int_equal(store_watch(w.store, &(struct store_handler){ .arg = NULL }, NULL),
+	assert_int_equal(store_watch(w.store, &(struct store_handler){ .arg = NULL }, 0, NULL),
 			 -ECANCELED);
 	store_rearm(w.store);
 	list(w.store, &w.seen);
@@ -338,7 +346,7 @@ static void a_handler_that_fails_ends_the_call_with_its_error(void **state)
 
 	list(s, &seen);
 	set_record(s, "a", "1");
-	assert_int_equal(store_watch(s, &h, &err), -EUCLEAN);
+	assert_int_equal(store_watch(s, &h, 0, &err), -EUCLEAN);
 	assert_string_equal(err.text, "refused");
 	assert_int_equal(store_list(s, &h, &err), -EUCLEAN);
 	/* What was refused was not told: it comes again. */
@@ -365,13 +373,13 @@ static void the_endpoint_that_answers_is_found(void **state)
 		list(s, &seen);
 		assert_string_equal(store_endpoint(s), url);
 		(void)snprintf(endpoints, sizeof(endpoints), "127.0.0.1:%u", dead);
-		SHOULD_WORK(store_set_endpoints(s, endpoints, &err), &err);
+		SHOULD_WORK(set_endpoints(s, endpoints, &err), &err);
 		assert_int_equal(store_list(s, &(struct store_handler){ .arg = NULL }, &err),
 				 -ECONNREFUSED);
-		assert_int_equal(store_set_endpoints(s, "a b", &err), -EINVAL);
+		assert_int_equal(set_endpoints(s, "a b", &err), -EINVAL);
 		(void)snprintf(endpoints, sizeof(endpoints), "127.0.0.1:%u,%s", dead,
 			       server.endpoint);
-		SHOULD_WORK(store_set_endpoints(s, endpoints, &err), &err);
+		SHOULD_WORK(set_endpoints(s, endpoints, &err), &err);
 		list(s, &seen);
 	}
 	close(fd);

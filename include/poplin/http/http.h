@@ -29,13 +29,39 @@ DEFINE_AUTO(struct http *, http_free)
 void http_cancel(struct http *h);
 void http_rearm(struct http *h);
 
+/* Files in PEM format; "": none. Never NULL. */
+struct http_tls {
+	const char *ca_file;   /* whom to trust instead of the system's CAs */
+	const char *cert_file; /* ours, with its chain; */
+	const char *key_file;  /* both or neither */
+};
+
+/*
+ * Checks that the files can be read and fit together. -EINVAL, or what reading them met. Needs no
+ * network but the loopback interface.
+ */
+int http_tls_check(const struct http_tls *tls, struct err *err);
+/*
+ * The files are read anew for each connection, so those that were replaced are used without a word:
+ * no certificate and no session is kept. Connections that stand are as they were. -ENOMEM.
+ */
+int http_set_tls(struct http *h, const struct http_tls *tls);
+/* The next request makes a connection of its own, whatever stands. */
+void http_reconnect(struct http *h);
+
 struct http_request {
 	const char *url;
 	const char *body;	    /* POST as application/json; NULL: GET */
 	const char *const *headers; /* "Name: value", NULL-terminated; may be NULL */
 	int64_t timeout_ms;	    /* for the whole exchange; 0: none (streams) */
-	int64_t idle_timeout_ms;    /* -ETIMEDOUT when nothing arrives for so long; 0: none */
-	size_t body_max;	    /* -EFBIG when the answer is longer; 0: 64 MiB */
+	int64_t until_ns;	    /* -ETIME when clock_ns() gets there; 0: never */
+	/*
+	 * Called each time that nothing came for idle_ms, on the same thread; a negative return
+	 * ends the request and is returned. It may use other handles. NULL: nothing is called.
+	 */
+	int64_t idle_ms;
+	int (*on_idle)(void *arg, struct err *err);
+	size_t body_max; /* -EFBIG when the answer is longer; 0: 64 MiB */
 	/*
 	 * Streaming: called with each piece of a 2xx answer as it comes; a negative return ends the
 	 * request and is returned. NULL: the answer is collected.
@@ -51,7 +77,7 @@ struct http_response {
 
 /*
  * Runs the request to its end. Returns 0 when an HTTP answer came, whatever its status; or
- * -ECANCELED, -ETIMEDOUT, -ECONNREFUSED, -ECONNRESET (cut off), -EHOSTUNREACH (no such host or no
+ * -ECANCELED, -ETIME, -ETIMEDOUT, -ECONNREFUSED, -ECONNRESET (cut off), -EHOSTUNREACH (no such host or no
  * way), -EPROTO (TLS, not HTTP), -EFBIG, -ENOMEM. ret->body is reset first and owned by the caller.
  */
 int http_perform(struct http *h, const struct http_request *req, struct http_response *ret,

@@ -5,7 +5,7 @@
  * lease numbers, base64) shows here.
  *
  * Threads: a struct store belongs to one thread (it holds one HTTP handle); a process opens as many
- * as it has threads that talk to the store. store_cancel() and store_set_endpoints() may be called
+ * as it has threads that talk to the store. store_cancel() and store_set_access() may be called
  * from any thread. Every call but store_watch() has a deadline of its own.
  *
  * Errors common to all: -ECANCELED (store_cancel), -ETIMEDOUT, -ECONNREFUSED and their like (no
@@ -35,14 +35,25 @@ enum store_op {
 	STORE_KEEPALIVE,
 	STORE_REVOKE,
 	STORE_WATCH,
+	STORE_LOGIN,
 	STORE_OPS
 };
 const char *store_op_name(enum store_op op); /* "range", ... */
 typedef void store_observe_fn(enum store_op op, int result, int64_t duration_ns, void *arg);
 
-struct store_config {
+/*
+ * How the store is reached. A string that is NULL or "" is not given. The files are read when they
+ * are needed: TLS files for each connection, the password for each login.
+ */
+struct store_access {
 	const char *endpoints; /* ETCD_HOST: host, host:port or http(s) URL, separated by commas */
-	const char *prefix;    /* ETCD_PREFIX, without a slash at the end */
+	const char *ca_file, *cert_file, *key_file; /* PEM */
+	const char *user, *password_file;
+};
+
+struct store_config {
+	struct store_access access;
+	const char *prefix;	   /* ETCD_PREFIX, without a slash at the end */
 	const char *counter_key;   /* ETCD_COUNTER_KEY */
 	store_observe_fn *observe; /* may be NULL */
 	void *observe_arg;
@@ -50,6 +61,12 @@ struct store_config {
 
 /* Checks an ETCD_HOST value without touching the network. */
 int store_endpoints_check(const char *endpoints, struct err *err);
+/*
+ * Checks everything of it without touching the network: that the files can be read, that
+ * certificate and key fit together, and that nothing of it would go as plain text: with TLS files
+ * an endpoint without a scheme is one of https, and one of http is refused.
+ */
+int store_access_check(const struct store_access *access, struct err *err);
 
 int store_open(struct store **ret, const struct store_config *config, struct err *err);
 void store_close(struct store *s);
@@ -59,7 +76,7 @@ void store_rearm(struct store *s);
 /*
  * Any thread; used from the next request on. A running watch goes on until it is cut or cancelled.
  */
-int store_set_endpoints(struct store *s, const char *endpoints, struct err *err);
+int store_set_access(struct store *s, const struct store_access *access, struct err *err);
 /* The endpoint that answered last, for logs. */
 const char *store_endpoint(const struct store *s);
 
@@ -140,8 +157,10 @@ int store_list(struct store *s, const struct store_handler *handler, struct err 
 /*
  * Watches from where the last list or watch of this handle stood, until it ends; it always ends
  * with an error. -ESTALE: changes were missed for good (compaction, another cluster, a store set
- * back in time): list again. Anything else: call again to resume.
+ * back in time): list again. -ETIME: clock_ns() is at until_ns (0: never). Anything else: call
+ * again to resume. A store that has become silent is noticed within 30 s.
  */
-int store_watch(struct store *s, const struct store_handler *handler, struct err *err);
+int store_watch(struct store *s, const struct store_handler *handler, int64_t until_ns,
+		struct err *err);
 
 #endif
