@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -22,22 +23,42 @@ from .etcd import Firewall, Member, Watch
 from .node import CniError, Node, Pod
 
 
-def sweep(name):
-    """Removes what earlier clusters of this name left whose own process was killed outright."""
-    def dead(prefix):
-        found = re.match(rf"{re.escape(name)}(\d+)-", prefix)
-        return found and not Path(f"/proc/{found[1]}").exists()
+def remove_leftovers(ours):
+    """Removes the namespaces, with all that runs there, and the folders whose names are ours."""
     namespaces = [line.split()[0] for line in run("ip", "netns", "list").splitlines()]
-    for namespace in filter(dead, namespaces):
+    for namespace in filter(ours, namespaces):
         for pid in run("ip", "netns", "pids", namespace, check=False).split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
         run("ip", "netns", "del", namespace, check=False)
     for path in Path(tempfile.gettempdir()).iterdir():
-        if dead(path.name):
+        if ours(path.name):
             for disk in filter(os.path.ismount, path.glob("etcd*")):
                 run("umount", "--lazy", disk, check=False)
             shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep(name):
+    """Removes what earlier clusters of this name left whose own process was killed outright."""
+    def dead(prefix):
+        found = re.match(rf"{re.escape(name)}(\d+)-", prefix)
+        return found and not Path(f"/proc/{found[1]}").exists()
+    remove_leftovers(dead)
+
+
+@contextlib.contextmanager
+def undisturbed():
+    """Signals that would end the program are ignored, here and in what is started here."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN)
+              for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Cluster:
@@ -195,7 +216,9 @@ class Cluster:
 
     def close(self):
         """Goes on whatever fails, and then tells it."""
-        with contextlib.ExitStack() as stack:
+        with undisturbed(), contextlib.ExitStack() as stack:
+            # At last also what was being made when we were interrupted.
+            stack.callback(remove_leftovers, lambda name: name.startswith(f"{self.prefix}-"))
             stack.callback(shutil.rmtree, self.dir, ignore_errors=True)
             stack.callback(run, "ip", "netns", "del", self.switch, check=False)
             for member in self.members:
