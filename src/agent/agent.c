@@ -32,6 +32,7 @@
 #include "metrics.h"
 #include "poplin/base/clock.h"
 #include "poplin/base/log.h"
+#include "poplin/nl/link.h"
 #include "poplin/nl/route.h"
 #include "reload.h"
 
@@ -316,6 +317,18 @@ static int start_http(struct agent *a, struct err *err)
 	return r;
 }
 
+/* Before a subnet is claimed: with such a name there will never be a bridge for it. */
+static int check_bridge(struct agent *a, struct err *err)
+{
+	struct link link;
+
+	if (link_get(a->nl, a->bridge_name, &link, NULL) < 0 || strcmp(link.kind, "bridge") == 0)
+		return 0;
+	return err_set(err, -EEXIST,
+		       "BRIDGE_NAME %s: there is a link of this name that is no bridge",
+		       a->bridge_name);
+}
+
 static int start(struct agent *a, struct err *err)
 {
 	char text[ADDR_TEXT_MAX];
@@ -330,7 +343,9 @@ static int start(struct agent *a, struct err *err)
 	if (r == 0)
 		r = node_machine(a->machine, err);
 	if (r == 0)
-		r = node_identify(a->nl, a->settings, &a->node, err);
+		r = check_bridge(a, err);
+	if (r == 0)
+		r = node_identify(a->nl, a->settings, 0, &a->node, err);
 	if (r < 0)
 		return r;
 	log_info("starting" KV("version", "%s") KV("node", "%s") KV("interface", "%s")

@@ -76,6 +76,11 @@ static bool parse_options(int argc, char **argv, struct options *ret, int *ret_s
 			return false;
 		}
 	}
+	if (ret->check && (ret->release || ret->cleanup)) {
+		fprintf(stderr, "poplind: --check-config stands alone (poplind --help)\n");
+		*ret_status = EXIT_WRONG;
+		return false;
+	}
 	if (optind == argc)
 		return true;
 	fprintf(stderr, "poplind: unexpected argument '%s' (poplind --help)\n", argv[optind]);

@@ -113,7 +113,7 @@ int maintain_cleanup(const struct settings *s, struct err *err)
 
 		r = steps[i].remove(s, nl, &step);
 		if (r == 0) {
-			log_info("removed" KV("what", "%s"), steps[i].what);
+			log_info("gone" KV("what", "%s"), steps[i].what);
 			continue;
 		}
 		log_error("cannot remove" KV("what", "%s") KV("error", "%s"), steps[i].what,

@@ -50,8 +50,8 @@ static int find_address(struct netlink *nl, unsigned index, int family, const st
 	return 0;
 }
 
-static int find_interface(struct netlink *nl, const struct settings *s, struct link *ret,
-			  struct err *err)
+static int find_interface(struct netlink *nl, const struct settings *s, unsigned known,
+			  struct link *ret, struct err *err)
 {
 	int family = s->pods.addr.family;
 	char text[ADDR_TEXT_MAX];
@@ -71,6 +71,9 @@ static int find_interface(struct netlink *nl, const struct settings *s, struct l
 		return r < 0 ? r : link_get_index(nl, address.index, ret, err);
 	}
 	r = route_default(nl, family, &route, err);
+	/* The other nodes are on the link: without a default route the known one is as good. */
+	if (r == -ENETUNREACH && known && link_get_index(nl, known, ret, NULL) == 0)
+		return 0;
 	if (r == -ENETUNREACH)
 		return err_set(err, r,
 			       "no default route tells by which interface the other nodes are "
@@ -78,17 +81,28 @@ static int find_interface(struct netlink *nl, const struct settings *s, struct l
 	return r < 0 ? r : link_get_index(nl, route.index, ret, err);
 }
 
-int node_identify(struct netlink *nl, const struct settings *s, struct node *ret, struct err *err)
+/* An MTU by hand may be larger than what the link to the other nodes carries. */
+static void check_mtu(const struct node *node, const struct link *link, unsigned known)
+{
+	if (node->mtu > link->mtu && link->index != known)
+		log_warn("MTU is larger than that of the interface: large packets to other nodes "
+			 "will be lost" KV("mtu", "%u") KV("interface", "%s")
+				 KV("interface_mtu", "%u"),
+			 node->mtu, link->name, link->mtu);
+}
+
+int node_identify(struct netlink *nl, const struct settings *s, unsigned known, struct node *ret,
+		  struct err *err)
 {
 	bool fixed = s->node_address.family != AF_UNSPEC;
 	int family = s->pods.addr.family;
 	struct node node = { .mtu = s->mtu };
-	char text[ADDR_TEXT_MAX];
+	char text[ADDR_TEXT_MAX], pods[PREFIX_TEXT_MAX];
 	struct address address;
 	struct link link;
 	int r;
 
-	r = find_interface(nl, s, &link, err);
+	r = find_interface(nl, s, known, &link, err);
 	if (r < 0)
 		return r;
 	strlcpy(node.interface, link.name, sizeof(node.interface));
@@ -105,6 +119,13 @@ int node_identify(struct netlink *nl, const struct settings *s, struct node *ret
 	if (r < 0)
 		return r;
 	node.address = address.address.addr;
+	if (prefix_contains_addr(&s->pods, &node.address))
+		return err_set(
+			err, -EADDRINUSE,
+			"this node's address %s on %s lies in the pod network %s: set IP_SUBNET "
+			"to a network that nothing else uses, or NODE_ADDRESS to another one",
+			addr_format(&node.address, text), link.name, prefix_format(&s->pods, pods));
+	check_mtu(&node, &link, known);
 	*ret = node;
 	return 0;
 }

@@ -23,9 +23,12 @@ struct node {
 /*
  * Finds interface and address: NODE_INTERFACE, or the one that has NODE_ADDRESS, or that of the
  * default route; NODE_ADDRESS, which must be on it, or its first global address of the pod
- * network's family. -ENODEV, -ENETUNREACH, -EADDRNOTAVAIL: the text says which setting would help.
+ * network's family. -ENODEV, -ENETUNREACH, -EADDRNOTAVAIL, -EADDRINUSE (it lies in the pod network):
+ * the text says which setting would help. `known` is the index of the interface that was found
+ * before, or 0: it stays when the default route goes.
  */
-int node_identify(struct netlink *nl, const struct settings *s, struct node *ret, struct err *err);
+int node_identify(struct netlink *nl, const struct settings *s, unsigned known, struct node *ret,
+		  struct err *err);
 
 /*
  * A hash that tells machines apart: of /etc/machine-id (machine-id(5) asks for a hash where it

@@ -18,7 +18,7 @@ static int reconcile_node(struct agent *a, struct err *err)
 	struct node node;
 	char text[ADDR_TEXT_MAX];
 	bool moved, other_link;
-	int r = node_identify(a->nl, a->settings, &node, err);
+	int r = node_identify(a->nl, a->settings, a->node.index, &node, err);
 
 	if (r < 0)
 		return r;
@@ -131,7 +131,7 @@ static int reconcile_steps(struct agent *a, struct err *err)
 	if (!first_sync_done(a))
 		return 0;
 	r = reconcile_files(a, err);
-	return r < 0 ? err_wrap(err, r, "CNI configuration") : 0;
+	return r < 0 ? err_wrap(err, r, "CNI files") : 0;
 }
 
 void reconcile(struct agent *a)

@@ -179,9 +179,16 @@ static int parse_listen(const struct setting_row *row, const char *text, void *m
 static int parse_subnet(const struct setting_row *row, const char *text, void *member,
 			struct err *err)
 {
-	int r = prefix_parse(text, (struct prefix *)member, err);
+	struct prefix *pods = member;
+	struct addr first, last;
 
-	return r < 0 ? -EINVAL : 0;
+	if (prefix_parse(text, pods, err) < 0)
+		return -EINVAL;
+	first = prefix_first(pods);
+	last = prefix_last(pods);
+	if (!addr_is_unicast(&first) || !addr_is_unicast(&last) || addr_is_link_local(&first))
+		return err_set(err, -EINVAL, "pods cannot have addresses of it");
+	return 0;
 }
 
 static int parse_address(const struct setting_row *row, const char *text, void *member,

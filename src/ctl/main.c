@@ -92,24 +92,29 @@ static int address_set(const char *text, char ret[static ADDRESS_MAX], struct er
 	return 0;
 }
 
+struct lookup {
+	const char *file;
+	char *address; /* of ADDRESS_MAX bytes */
+};
+
 static int on_setting(const char *name, const char *value, unsigned line, void *arg,
 		      struct err *err)
 {
-	char *address = arg;
+	const struct lookup *lookup = arg;
 
 	if (strcmp(name, ADDRESS_VARIABLE) != 0)
 		return 0;
-	address[0] = '\0';
-	if (*value && address_set(value, address, err) < 0)
-		return err_wrap(err, -EINVAL, "line %u: %s='%.100s'", line, ADDRESS_VARIABLE,
-				value);
+	lookup->address[0] = '\0';
+	if (*value && address_set(value, lookup->address, err) < 0)
+		return err_wrap(err, -EINVAL, "%s:%u: %s='%.100s'", lookup->file, line,
+				ADDRESS_VARIABLE, value);
 	return 0;
 }
 
 static int address_find(const char *config, char ret[static ADDRESS_MAX], struct err *err)
 {
 	const char *text = getenv(ADDRESS_VARIABLE);
-	const char *file = config ? config : DEFAULT_CONFIG_FILE;
+	struct lookup lookup = { config ? config : DEFAULT_CONFIG_FILE, ret };
 	int r;
 
 	if (text && *text) {
@@ -118,10 +123,10 @@ static int address_find(const char *config, char ret[static ADDRESS_MAX], struct
 					text)
 			     : 0;
 	}
-	r = envfile_read(file, on_setting, ret, err);
+	r = envfile_read(lookup.file, on_setting, &lookup, err);
 	/* The default file may be missing, and may be none of a common user's business. */
 	if (r < 0 && (config || (r != -ENOENT && r != -EACCES)))
-		return err_wrap(err, r, "%s", file);
+		return r;
 	if (ret[0] == '\0')
 		snprintf(ret, ADDRESS_MAX, "%s", DEFAULT_METRICS_ADDRESS);
 	return 0;

@@ -91,6 +91,13 @@ bool addr_is_unicast(const struct addr *a)
 	}
 }
 
+bool addr_is_link_local(const struct addr *a)
+{
+	if (a->family == AF_INET)
+		return a->bytes[0] == 169 && a->bytes[1] == 254;
+	return a->family == AF_INET6 && a->bytes[0] == 0xfe && (a->bytes[1] & 0xc0) == 0x80;
+}
+
 struct addr addr_from_ipv4(uint32_t host_order)
 {
 	return from_number(AF_INET, host_order);

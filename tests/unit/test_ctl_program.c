@@ -146,7 +146,7 @@ static void test_address(void **state)
 	assert_int_equal(run(text), 0);
 	write_config("METRICS_ADDRESS=nonsense\n");
 	assert_int_equal(run(text), 2);
-	assert_said("line 1: METRICS_ADDRESS='nonsense': not HOST:PORT");
+	assert_said(":1: METRICS_ADDRESS='nonsense': not HOST:PORT");
 	assert_int_equal(run("--config /nonexistent/poplin.conf pods"), 2);
 	assert_said("/nonexistent/poplin.conf");
 }

@@ -30,6 +30,7 @@ const char *addr_format(const struct addr *a, char ret[static ADDR_TEXT_MAX]); /
 int addr_cmp(const struct addr *a, const struct addr *b); /* order of family, then of number */
 /* Usable as a next hop: not unspecified, loopback, multicast, broadcast or (IPv4) of 0/8, 240/4. */
 bool addr_is_unicast(const struct addr *a);
+bool addr_is_link_local(const struct addr *a); /* 169.254/16, fe80::/10: not routed */
 struct addr addr_from_ipv4(uint32_t host_order);
 uint32_t addr_to_ipv4(const struct addr *a); /* host order; family must be AF_INET */
 /* Adds n (which may be negative) to the address as a number; wraps at the end of the space. */
