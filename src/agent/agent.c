@@ -51,8 +51,12 @@ static void on_synced(void *arg)
 {
 	struct agent *a = arg;
 
+	if (!a->synced) {
+		a->sweep_ns = clock_ns() + a->route_grace_ns;
+		pool_set_sweep(a->pool, a->sweep_ns);
+	}
 	a->synced = true;
-	/* What is stale in the kernel can be told from now on. */
+	/* What is missing or stale in the kernel can be told from now on. */
 	(void)fib_queue_difference(a->fib, a->peers, a->queue);
 	event_ring(a->event_fd);
 }
@@ -130,6 +134,8 @@ static int poll_timeout_ms(const struct agent *a)
 		until = a->resync_ns;
 	if (a->retry_ns && a->retry_ns < until)
 		until = a->retry_ns;
+	if (a->sweep_ns && a->sweep_ns < until)
+		until = a->sweep_ns;
 	return until <= now ? 0 : (int)((until - now) / NS_PER_MS) + 1;
 }
 
@@ -143,6 +149,15 @@ static void resync_if_due(struct agent *a)
 	a->moved = true;
 	a->dirty = true;
 	a->resync_ns = now + jitter_ns(a->settings->resync_interval_s * NS_PER_S, 10);
+}
+
+/* What no record has asked for by now is stale. */
+static void sweep_if_due(struct agent *a)
+{
+	if (!a->sweep_ns || clock_ns() < a->sweep_ns)
+		return;
+	a->sweep_ns = 0;
+	monitor_resync(a->monitor);
 }
 
 static int loop(struct agent *a, struct err *err)
@@ -163,6 +178,7 @@ static int loop(struct agent *a, struct err *err)
 		rung = fds[1].revents & POLLIN;
 		event_clear(a->event_fd);
 		resync_if_due(a);
+		sweep_if_due(a);
 		if (rung || a->dirty || (a->retry_ns && clock_ns() >= a->retry_ns))
 			reconcile(a);
 	}
@@ -193,7 +209,7 @@ static void on_key(const struct key *key, int64_t event_ns, void *arg)
 {
 	struct agent *a = arg;
 
-	queue_put(a->queue, key, event_ns);
+	queue_put(a->queue, key, a->synced ? QUEUE_CHANGE : QUEUE_RESYNC, event_ns);
 }
 
 static void on_unresolved(const char *node, void *arg)
@@ -372,8 +388,9 @@ static void stop(struct agent *a)
 		monitor_stop(a->monitor);
 	if (a->resolver)
 		resolver_stop(a->resolver);
+	/* What the store asked for before is carried out. */
 	if (a->pool)
-		pool_stop(a->pool);
+		pool_stop(a->pool, QUEUE_DRAIN);
 	if (a->fib)
 		fib_free(a->fib);
 	if (a->peers)
@@ -409,6 +426,7 @@ int agent_run(struct settings *s, const char *config, bool required, struct err 
 	metric_set(METRIC_RELOAD_TIME, 0, clock_real_ns());
 	a.alive_ns = clock_ns();
 	a.resync_ns = clock_ns() + s->resync_interval_s * NS_PER_S;
+	a.route_grace_ns = s->route_grace_s * NS_PER_S;
 	r = start(&a, err);
 	if (r == 0)
 		r = loop(&a, err);

@@ -53,6 +53,8 @@ struct agent {
 	int64_t resync_ns;
 
 	_Atomic int64_t alive_ns; /* when the main loop last came round */
+	int64_t route_grace_ns;	  /* never changes */
+	_Atomic int64_t sweep_ns; /* when stale routes may go; 0: not known yet, or done */
 	_Atomic bool synced;	  /* peers agrees with a complete list */
 	_Atomic bool drained;	  /* since then the queue was empty once: every route was tried */
 	_Atomic bool dirty;	  /* somebody changed something of ours */

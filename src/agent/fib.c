@@ -403,7 +403,7 @@ static void compare_route(const struct prefix *prefix, const struct addr *gatewa
 		n->wanted = f->round;
 	if (n && n->state == FIB_OURS && addr_cmp(&n->gateway, gateway) == 0)
 		return;
-	queue_put(d->queue, &key, 0);
+	queue_put(d->queue, &key, QUEUE_RESYNC, 0);
 	d->count++;
 }
 
@@ -424,7 +424,7 @@ size_t fib_queue_difference(struct fib *f, struct peers *peers, struct queue *qu
 
 		if (n->wanted == f->round)
 			continue;
-		queue_put(queue, &key, 0);
+		queue_put(queue, &key, QUEUE_RESYNC, 0);
 		d.count++;
 	}
 	/* Most that nothing goes by are about to be used; a worker looks at each. */
@@ -433,7 +433,7 @@ size_t fib_queue_difference(struct fib *f, struct peers *peers, struct queue *qu
 
 		if (hop->used && hop->state != FIB_NEXTHOP_MISPLACED)
 			continue;
-		queue_put(queue, &key, 0);
+		queue_put(queue, &key, QUEUE_RESYNC, 0);
 		d.count++;
 	}
 	return d.count;

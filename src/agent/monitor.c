@@ -83,7 +83,7 @@ static void take_route(struct monitor *m, const struct nlmsghdr *msg, const stru
 		/* Somebody made one like ours, or put his in its place, or took his away. */
 		(void)fib_note(m->config.fib, &r->dst, ours ? FIB_OURS : FIB_UNKNOWN, &gateway);
 	}
-	queue_put(m->config.queue, &key, clock_ns());
+	queue_put(m->config.queue, &key, QUEUE_REPAIR, clock_ns());
 }
 
 static void take_link(struct monitor *m, const struct nlmsghdr *msg, const struct link *link)

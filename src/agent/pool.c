@@ -45,16 +45,22 @@ static int add_worker(struct pool *p, struct err *err)
 	return 0;
 }
 
-static void remove_worker(struct pool *p)
+/* Its thread ends with the queue, or before it when told to quit. */
+static void end_worker(struct pool *p)
 {
 	struct worker *worker = p->workers[--p->count];
 
-	worker->quit = true;
-	queue_wake(p->config.queue);
 	thread_join(&worker->thread);
 	p->ports[p->count] = 0;
 	p->workers[p->count] = NULL;
 	worker_free(worker);
+}
+
+static void remove_worker(struct pool *p)
+{
+	p->workers[p->count - 1]->quit = true;
+	queue_wake(p->config.queue);
+	end_worker(p);
 }
 
 int pool_set_workers(struct pool *p, unsigned workers, struct err *err)
@@ -88,6 +94,7 @@ int pool_start(struct pool **ret, const struct pool_config *config, unsigned wor
 		return err_errno(err, -ENOMEM, "worker pool");
 	p->config = *config;
 	p->index = config->routes.index;
+	p->sweep_ns = INT64_MAX;
 	r = pool_set_workers(p, workers, err);
 	if (r < 0) {
 		free(p);
@@ -97,11 +104,11 @@ int pool_start(struct pool **ret, const struct pool_config *config, unsigned wor
 	return 0;
 }
 
-void pool_stop(struct pool *p)
+void pool_stop(struct pool *p, enum queue_stop how)
 {
-	queue_stop(p->config.queue);
+	queue_stop(p->config.queue, how);
 	while (p->count > 0)
-		remove_worker(p);
+		end_worker(p);
 	free(p);
 }
 
@@ -133,6 +140,11 @@ void pool_get_routes(struct pool *p, struct routes_config *ret)
 void pool_set_link(struct pool *p, unsigned index)
 {
 	p->index = index;
+}
+
+void pool_set_sweep(struct pool *p, int64_t at_ns)
+{
+	p->sweep_ns = at_ns;
 }
 
 const char *route_failure_text(int result)

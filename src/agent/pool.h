@@ -34,8 +34,8 @@ int pool_start(struct pool **ret, const struct pool_config *config, unsigned wor
 	       struct err *err);
 /* On failure the number is as before. A worker that is too many finishes its batch first. */
 int pool_set_workers(struct pool *p, unsigned workers, struct err *err);
-void pool_stop(struct pool *p); /* stops the queue, ends the threads, frees it */
-DEFINE_AUTO(struct pool *, pool_stop)
+/* Stops the queue, waits until the workers have drained it or left it, and frees the pool. */
+void pool_stop(struct pool *p, enum queue_stop how);
 
 /* Why a route could not be put or removed, for people; result as in struct queue_view. */
 const char *route_failure_text(int result);
@@ -46,5 +46,10 @@ size_t pool_get_ports(struct pool *p, uint32_t ret[static POOL_WORKERS_MAX]);
 /* What the routes are made with; the link's index can change while we run. */
 void pool_get_routes(struct pool *p, struct routes_config *ret);
 void pool_set_link(struct pool *p, unsigned index);
+/*
+ * When, by clock_ns(), what the kernel has of an earlier run and no record asks for may go. It stays
+ * until this was called. What an event tells to remove goes at once.
+ */
+void pool_set_sweep(struct pool *p, int64_t at_ns);
 
 #endif

@@ -81,6 +81,8 @@
 	X(ROUTE_PROTOCOL, UINT, route_protocol, "84", 5, 255, false,                               \
 	  "protocol number that marks routes as ours (see /etc/iproute2/rt_protos)")               \
 	X(ROUTE_WORKERS, UINT, route_workers, "4", 1, 64, true, "threads that set routes")         \
+	X(ROUTE_GRACE, UINT, route_grace_s, "30", 0, 86400, false,                                 \
+	  "seconds after the first list during which stale routes of an earlier run stay")         \
 	X(RESYNC_INTERVAL, UINT, resync_interval_s, "300", 1, 86400, true,                         \
 	  "seconds between full comparisons of routes with records, and of these with etcd")       \
 	X(METRICS_ADDRESS, LISTEN, metrics_address, DEFAULT_METRICS_ADDRESS, 0, 0, false,          \
@@ -127,6 +129,7 @@ struct settings {
 	char cni_type[SETTING_CNI_NAME_MAX];
 	unsigned route_protocol;
 	unsigned route_workers;
+	unsigned route_grace_s;
 	unsigned resync_interval_s;
 	char metrics_address[SETTING_LISTEN_MAX]; /* as httpd_address_parse() takes it */
 	enum log_level log_level;

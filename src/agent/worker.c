@@ -88,6 +88,18 @@ static int plan_put(struct worker *worker, size_t item, const struct prefix *pre
 	return routes_add_route(&w->routes, worker->batch, prefix, gateway, replace, tag, NULL);
 }
 
+/*
+ * Until the first list is complete nobody knows what is stale, and for some time after it a record
+ * may be on its way back: a store that was away, too, lost records whose nodes live.
+ */
+static bool stays(const struct worker *worker, size_t item)
+{
+	struct pool *p = worker->pool;
+
+	return !peers_complete(p->config.peers) ||
+	       (!worker->work.items[item].event_ns && clock_ns() < p->sweep_ns);
+}
+
 static int plan_delete(struct worker *worker, size_t item, const struct prefix *prefix,
 		       const struct fib_route *is)
 {
@@ -97,8 +109,7 @@ static int plan_delete(struct worker *worker, size_t item, const struct prefix *
 
 	if (is->state == FIB_ABSENT || is->state == FIB_FOREIGN)
 		return fib_note(p->config.fib, prefix, FIB_ABSENT, NULL);
-	/* Until the first list is complete nobody knows what is stale; then all is looked at. */
-	if (!peers_complete(p->config.peers))
+	if (stays(worker, item))
 		return 0;
 	(void)fib_note(p->config.fib, prefix, FIB_ABSENT, NULL);
 	tag = add_op(w, item, OP_DELETE, &is->gateway);
@@ -116,8 +127,7 @@ static int plan_nexthop_key(struct worker *worker, size_t item, const struct add
 
 	if (used && is == FIB_NEXTHOP_MISPLACED)
 		return plan_nexthop_put(worker, item, gateway, true);
-	if (used || (is != FIB_NEXTHOP_THERE && is != FIB_NEXTHOP_MISPLACED) ||
-	    !peers_complete(p->config.peers))
+	if (used || (is != FIB_NEXTHOP_THERE && is != FIB_NEXTHOP_MISPLACED) || stays(worker, item))
 		return 0;
 	/*
 	 * -EBUSY: routes go by it that are about to be removed, by a worker that is not done yet.
@@ -323,10 +333,12 @@ static int judge(struct worker *worker, const struct op *op, int result)
  */
 static void leave_nexthop(struct worker *worker, const struct op *op)
 {
+	const struct work *w = &worker->work;
 	struct key key = key_nexthop(&op->left);
 
-	if (op->left.family != AF_UNSPEC && routes_nexthop_id(&worker->work.routes, &op->left))
-		queue_put(worker->pool->config.queue, &key, 0);
+	if (op->left.family != AF_UNSPEC && routes_nexthop_id(&w->routes, &op->left))
+		queue_put(worker->pool->config.queue, &key, QUEUE_CHANGE,
+			  w->items[op->item].event_ns);
 }
 
 static const char *op_name(enum op_kind kind)
@@ -405,7 +417,7 @@ static void work_on(struct worker *worker)
 
 		if (w->sent[i] && w->results[i] == 0 && item->event_ns)
 			metric_observe(METRIC_EVENT_TO_KERNEL, 0, clock_ns() - item->event_ns);
-		queue_done(p->config.queue, &item->key, w->results[i]);
+		queue_done(p->config.queue, item, w->results[i]);
 	}
 }
 

@@ -73,6 +73,7 @@ class Node:
             "CNI_CONFIG_LOCATION": self.dir / "cni/net.d/10-poplin.conflist",
             "CNI_PLUGIN_LOCATION": self.dir / "cni/bin/poplin",
             "LOG_LEVEL": "debug",
+            "ROUTE_GRACE": 0,
             **cluster.settings,
             **settings,
         }

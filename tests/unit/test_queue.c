@@ -24,6 +24,9 @@ static void on_drained(void *arg)
 	drained++;
 }
 
+/* What take() gave out last; done() looks up its item there. */
+static struct queue_item items[64];
+
 static struct key key_of(unsigned i)
 {
 	struct prefix p = { .addr = addr_from_ipv4(0x0a020000 + (i << 8)), .len = 24 };
@@ -42,18 +45,35 @@ static struct queue *make(int64_t (*now)(void))
 	return q;
 }
 
+static void put_class(struct queue *q, unsigned i, enum queue_class class)
+{
+	struct key key = key_of(i);
+
+	queue_put(q, &key, class, 0);
+}
+
 static void put(struct queue *q, unsigned i, int64_t event_ns)
 {
 	struct key key = key_of(i);
 
-	queue_put(q, &key, event_ns);
+	queue_put(q, &key, QUEUE_CHANGE, event_ns);
+}
+
+static unsigned index_of(const struct queue_item *item)
+{
+	return addr_to_ipv4(&item->key.prefix.addr) >> 8 & 0xff;
 }
 
 static void done(struct queue *q, unsigned i, int result)
 {
-	struct key key = key_of(i);
-
-	queue_done(q, &key, result);
+	for (unsigned at = 0; at < countof(items); at++) {
+		if (!items[at].entry || index_of(&items[at]) != i)
+			continue;
+		queue_done(q, &items[at], result);
+		items[at].entry = NULL;
+		return;
+	}
+	fail_msg("key %u is not in work", i);
 }
 
 static enum queue_state state_of(struct queue *q, unsigned i)
@@ -65,26 +85,30 @@ static enum queue_state state_of(struct queue *q, unsigned i)
 	return view.state;
 }
 
+static size_t take(struct queue *q, size_t max)
+{
+	return queue_take(q, items, max, &stay);
+}
+
 /* What is ready, without waiting. */
-static size_t take_ready(struct queue *q, struct queue_item *items, size_t max)
+static size_t take_ready(struct queue *q, size_t max)
 {
 	struct queue_stats stats;
 
 	queue_stats(q, &stats);
-	return stats.ready ? queue_take(q, items, max, &stay) : 0;
+	return stats.ready ? take(q, max) : 0;
 }
 
 static void a_key_put_twice_is_one_entry_with_its_oldest_event(void **state)
 {
 	struct queue *q = make(test_clock);
-	struct queue_item items[4];
 	struct key first = key_of(1);
 
 	put(q, 1, 500);
 	put(q, 2, 0);
 	put(q, 1, 300);
 	put(q, 1, 0);
-	assert_int_equal(take_ready(q, items, 4), 2);
+	assert_int_equal(take_ready(q, 4), 2);
 	assert_int_equal(prefix_cmp(&items[0].key.prefix, &first.prefix), 0);
 	assert_int_equal(items[0].event_ns, 300);
 	assert_int_equal(items[1].event_ns, 0);
@@ -102,28 +126,26 @@ static void kinds_are_different_keys(void **state)
 	struct key nexthop = key_nexthop(&gateway);
 	struct key route = key_route(&nexthop.prefix);
 	struct queue *q = make(test_clock);
-	struct queue_item items[4];
 
-	queue_put(q, &nexthop, 0);
-	queue_put(q, &route, 0);
-	assert_int_equal(take_ready(q, items, 4), 2);
+	queue_put(q, &nexthop, QUEUE_CHANGE, 0);
+	queue_put(q, &route, QUEUE_CHANGE, 0);
+	assert_int_equal(take_ready(q, 4), 2);
 	queue_free(q);
 }
 
 static void a_key_in_work_is_not_given_twice_and_comes_again(void **state)
 {
 	struct queue *q = make(test_clock);
-	struct queue_item items[4];
 
 	put(q, 1, 100);
-	assert_int_equal(take_ready(q, items, 4), 1);
+	assert_int_equal(take_ready(q, 4), 1);
 	put(q, 1, 200);
 	put(q, 1, 150);
-	assert_int_equal(take_ready(q, items, 4), 0);
+	assert_int_equal(take_ready(q, 4), 0);
 	assert_int_equal(state_of(q, 1), QUEUE_WORKING);
 	done(q, 1, 0);
 	assert_int_equal(drained, 0);
-	assert_int_equal(take_ready(q, items, 4), 1);
+	assert_int_equal(take_ready(q, 4), 1);
 	assert_int_equal(items[0].event_ns, 150);
 	done(q, 1, 0);
 	assert_int_equal(drained, 1);
@@ -134,17 +156,16 @@ static void a_key_in_work_is_not_given_twice_and_comes_again(void **state)
 static void a_failed_key_waits_longer_each_time_until_it_succeeds(void **state)
 {
 	struct queue *q = make(test_clock);
-	struct queue_item items[4];
 	struct key key = key_of(1);
 	int64_t longest = 0;
 
 	put(q, 1, 0);
 	for (unsigned tries = 0; tries < 20; tries++) {
 		struct queue_view view;
-		int64_t full = tries < 9 ? (NS_PER_S / 10) << tries : 30 * NS_PER_S;
+		int64_t full = tries < 14 ? (5 * NS_PER_MS) << tries : 60 * NS_PER_S;
 
-		full = full > 30 * NS_PER_S ? 30 * NS_PER_S : full;
-		assert_int_equal(queue_take(q, items, 4, &stay), 1);
+		full = full > 60 * NS_PER_S ? 60 * NS_PER_S : full;
+		assert_int_equal(take(q, 4), 1);
 		assert_int_equal(items[0].tries, tries);
 		done(q, 1, -ENETUNREACH);
 		queue_look(q, &key, &view);
@@ -156,11 +177,11 @@ static void a_failed_key_waits_longer_each_time_until_it_succeeds(void **state)
 								: longest;
 		test_now = view.next_try_ns;
 	}
-	assert_true(longest >= 15 * NS_PER_S);
-	assert_int_equal(queue_take(q, items, 4, &stay), 1);
+	assert_true(longest >= 30 * NS_PER_S);
+	assert_int_equal(take(q, 4), 1);
 	done(q, 1, 0);
 	put(q, 1, 0);
-	assert_int_equal(take_ready(q, items, 4), 1);
+	assert_int_equal(take_ready(q, 4), 1);
 	assert_int_equal(items[0].tries, 0);
 	queue_free(q);
 }
@@ -168,15 +189,14 @@ static void a_failed_key_waits_longer_each_time_until_it_succeeds(void **state)
 static void a_put_ends_the_delay_but_not_the_count(void **state)
 {
 	struct queue *q = make(test_clock);
-	struct queue_item items[4];
 
 	put(q, 1, 0);
-	assert_int_equal(queue_take(q, items, 4, &stay), 1);
+	assert_int_equal(take(q, 4), 1);
 	done(q, 1, -EEXIST);
 	assert_int_equal(drained, 1); /* what waits for its next try holds nobody up */
-	assert_int_equal(take_ready(q, items, 4), 0);
+	assert_int_equal(take_ready(q, 4), 0);
 	put(q, 1, 0);
-	assert_int_equal(take_ready(q, items, 4), 1);
+	assert_int_equal(take_ready(q, 4), 1);
 	assert_int_equal(items[0].tries, 1);
 	queue_free(q);
 }
@@ -184,23 +204,21 @@ static void a_put_ends_the_delay_but_not_the_count(void **state)
 static void delays_end_in_the_order_of_their_time(void **state)
 {
 	struct queue *q = make(test_clock);
-	struct queue_item items[64];
 
 	for (unsigned i = 0; i < 64; i++)
 		put(q, i, 0);
-	assert_int_equal(queue_take(q, items, 64, &stay), 64);
+	assert_int_equal(take(q, 64), 64);
 	for (unsigned i = 0; i < 64; i++)
 		done(q, i, -EIO);
-	assert_int_equal(take_ready(q, items, 64), 0);
-	test_now += NS_PER_S / 10;
-	assert_int_equal(queue_take(q, items, 64, &stay), 64);
+	assert_int_equal(take_ready(q, 64), 0);
+	test_now += 5 * NS_PER_MS;
+	assert_int_equal(take(q, 64), 64);
 	queue_free(q);
 }
 
 static void held_puts_are_all_there_afterwards(void **state)
 {
 	struct queue *q = make(test_clock);
-	struct queue_item items[8];
 
 	queue_hold(q);
 	queue_hold(q);
@@ -208,20 +226,134 @@ static void held_puts_are_all_there_afterwards(void **state)
 		put(q, i, 0);
 	queue_release(q);
 	queue_release(q);
-	assert_int_equal(queue_take(q, items, 8, &stay), 5);
+	assert_int_equal(take(q, 8), 5);
 	queue_free(q);
 }
 
 static void stop_and_quit_end_the_wait(void **state)
 {
 	struct queue *q = make(test_clock);
-	struct queue_item items[4];
 	atomic_bool quit = true;
 
 	put(q, 1, 0);
 	assert_int_equal(queue_take(q, items, 4, &quit), 0);
-	queue_stop(q);
-	assert_int_equal(queue_take(q, items, 4, &stay), 0);
+	queue_stop(q, QUEUE_DROP);
+	assert_int_equal(take(q, 4), 0);
+	put(q, 2, 0);
+	assert_int_equal(state_of(q, 2), QUEUE_NONE);
+	queue_free(q);
+}
+
+static void a_drained_queue_gives_out_what_is_ready_and_no_more(void **state)
+{
+	struct queue *q = make(test_clock);
+
+	put(q, 1, 0);
+	put(q, 2, 0);
+	put(q, 3, 0);
+	assert_int_equal(take(q, 2), 2);
+	queue_stop(q, QUEUE_DRAIN);
+	put(q, 1, 0); /* while it is in work: it changed once more */
+	done(q, 1, 0);
+	done(q, 2, -EIO);
+	test_now += 60 * NS_PER_S; /* its delay is over, but a drain waits for no delay */
+	assert_int_equal(take(q, 4), 2);
+	assert_int_equal(index_of(&items[0]), 3);
+	assert_int_equal(index_of(&items[1]), 1);
+	done(q, 3, 0);
+	done(q, 1, 0);
+	assert_int_equal(take(q, 4), 0);
+	assert_int_equal(state_of(q, 2), QUEUE_DELAYED);
+	queue_free(q);
+}
+
+/* -- classes -------------------------------------------------------------------- */
+
+static void a_repair_goes_before_a_mass(void **state)
+{
+	struct queue *q = make(test_clock);
+
+	for (unsigned i = 0; i < 100; i++)
+		put_class(q, i, QUEUE_RESYNC);
+	put_class(q, 201, QUEUE_REPAIR);
+	assert_int_equal(take(q, 1), 1);
+	assert_int_equal(index_of(&items[0]), 201);
+	queue_free(q);
+}
+
+static void a_key_of_a_mass_that_is_put_as_a_repair_becomes_one(void **state)
+{
+	struct queue *q = make(test_clock);
+
+	for (unsigned i = 0; i < 100; i++)
+		put_class(q, i, QUEUE_RESYNC);
+	put_class(q, 50, QUEUE_REPAIR);
+	put_class(q, 50, QUEUE_CHANGE); /* which takes nothing away */
+	assert_int_equal(take(q, 1), 1);
+	assert_int_equal(index_of(&items[0]), 50);
+	/* While it is in work, likewise. */
+	put_class(q, 50, QUEUE_RESYNC);
+	put_class(q, 50, QUEUE_REPAIR);
+	done(q, 50, 0);
+	assert_int_equal(take(q, 1), 1);
+	assert_int_equal(index_of(&items[0]), 50);
+	queue_free(q);
+}
+
+static void no_class_starves(void **state)
+{
+	struct queue *q = make(test_clock);
+	unsigned taken[QUEUE_CLASSES] = { 0 };
+
+	for (unsigned i = 0; i < 64; i++)
+		put_class(q, i, (enum queue_class)(i % QUEUE_CLASSES));
+	for (unsigned i = 0; i < 24; i++) {
+		assert_int_equal(take(q, 1), 1);
+		taken[index_of(&items[0]) % QUEUE_CLASSES]++;
+	}
+	assert_int_equal(taken[QUEUE_REPAIR], 18);
+	assert_int_equal(taken[QUEUE_CHANGE], 3);
+	assert_int_equal(taken[QUEUE_RESYNC], 3);
+	queue_free(q);
+}
+
+static void failed_keys_wait_behind_what_is_new(void **state)
+{
+	struct queue *q = make(test_clock);
+
+	put_class(q, 1, QUEUE_REPAIR);
+	assert_int_equal(take(q, 1), 1);
+	done(q, 1, -EIO);
+	test_now += 5 * NS_PER_MS;
+	put_class(q, 2, QUEUE_CHANGE);
+	assert_int_equal(take(q, 1), 1);
+	assert_int_equal(index_of(&items[0]), 2);
+	queue_free(q);
+}
+
+static void the_list_of_keys_can_be_read_in_parts(void **state)
+{
+	struct queue *q = make(test_clock);
+	struct queue_row rows[7];
+	unsigned seen = 0;
+	size_t n;
+
+	for (unsigned i = 0; i < 100; i++)
+		put(q, 99 - i, 0);
+	assert_int_equal(take(q, 1), 1); /* key 99 */
+	done(q, 99, -EIO);
+	n = queue_list(q, NULL, rows, countof(rows));
+	while (n > 0) {
+		for (size_t i = 0; i < n; i++, seen++) {
+			struct key key = key_of(seen);
+
+			assert_int_equal(prefix_cmp(&rows[i].key.prefix, &key.prefix), 0);
+			assert_int_equal(rows[i].view.state,
+					 seen == 99 ? QUEUE_DELAYED : QUEUE_READY);
+		}
+		n = queue_list(q, &rows[n - 1].key, rows, countof(rows));
+	}
+	assert_int_equal(seen, 100);
 	queue_free(q);
 }
 
@@ -237,20 +369,15 @@ static _Atomic unsigned worked, clashes;
 static void *work(void *arg)
 {
 	struct queue *q = arg;
-	struct queue_item items[8];
+	struct queue_item taken[8];
 	size_t n;
 
-	while ((n = queue_take(q, items, 8, &stay)) > 0) {
+	while ((n = queue_take(q, taken, 8, &stay)) > 0) {
+		for (size_t i = 0; i < n; i++)
+			clashes += atomic_fetch_add(&in_work[index_of(&taken[i])], 1) != 0;
 		for (size_t i = 0; i < n; i++) {
-			unsigned at = addr_to_ipv4(&items[i].key.prefix.addr) >> 8 & 0xff;
-
-			clashes += atomic_fetch_add(&in_work[at], 1) != 0;
-		}
-		for (size_t i = 0; i < n; i++) {
-			unsigned at = addr_to_ipv4(&items[i].key.prefix.addr) >> 8 & 0xff;
-
-			in_work[at]--;
-			queue_done(q, &items[i].key, worked++ % 7 == 0 ? -EIO : 0);
+			in_work[index_of(&taken[i])]--;
+			queue_done(q, &taken[i], worked++ % 7 == 0 ? -EIO : 0);
 		}
 	}
 	return NULL;
@@ -269,7 +396,7 @@ static void workers_never_share_a_key(void **state)
 	do
 		queue_stats(q, &stats);
 	while (stats.ready || stats.working || stats.delayed);
-	queue_stop(q);
+	queue_stop(q, QUEUE_DROP);
 	for (int i = 0; i < THREADS; i++)
 		thread_join(&threads[i]);
 	assert_int_equal(clashes, 0);
@@ -289,6 +416,12 @@ int main(void)
 		cmocka_unit_test(delays_end_in_the_order_of_their_time),
 		cmocka_unit_test(held_puts_are_all_there_afterwards),
 		cmocka_unit_test(stop_and_quit_end_the_wait),
+		cmocka_unit_test(a_drained_queue_gives_out_what_is_ready_and_no_more),
+		cmocka_unit_test(a_repair_goes_before_a_mass),
+		cmocka_unit_test(a_key_of_a_mass_that_is_put_as_a_repair_becomes_one),
+		cmocka_unit_test(no_class_starves),
+		cmocka_unit_test(failed_keys_wait_behind_what_is_new),
+		cmocka_unit_test(the_list_of_keys_can_be_read_in_parts),
 		cmocka_unit_test(workers_never_share_a_key),
 	};
 

@@ -108,6 +108,7 @@ static void test_defaults(void **state)
 	assert_string_equal(s.cni_type, "poplin");
 	assert_int_equal(s.route_protocol, 84);
 	assert_int_equal(s.route_workers, 4);
+	assert_int_equal(s.route_grace_s, 30);
 	assert_int_equal(s.resync_interval_s, 300);
 	assert_string_equal(s.metrics_address, "127.0.0.1:9476");
 	assert_int_equal(s.log_level, LOG_INFO);
@@ -204,6 +205,7 @@ static const struct {
 	{ "LEASE_TTL", 5, 86400 },
 	{ "ROUTE_WORKERS", 1, 64 },
 	{ "ROUTE_PROTOCOL", 5, 255 },
+	{ "ROUTE_GRACE", 0, 86400 },
 	{ "RESYNC_INTERVAL", 1, 86400 },
 };
 
@@ -219,8 +221,11 @@ static void test_numbers(void **state)
 		assert_loads(line);
 		snprintf(line, sizeof(line), "%s=%u\n", numbers[i].name, numbers[i].max);
 		assert_loads(line);
-		snprintf(line, sizeof(line), "%s=%u\n", numbers[i].name, numbers[i].min - 1);
-		assert_refused(line, "too small");
+		if (numbers[i].min > 0) {
+			snprintf(line, sizeof(line), "%s=%u\n", numbers[i].name,
+				 numbers[i].min - 1);
+			assert_refused(line, "too small");
+		}
 		snprintf(line, sizeof(line), "%s=%u\n", numbers[i].name, numbers[i].max + 1);
 		assert_refused(line, "too large");
 		for (size_t j = 0; j < countof(wrong); j++) {

@@ -242,9 +242,9 @@ static void fail_key(const struct prefix *p, int code)
 	struct queue_item item;
 	const atomic_bool quit = false;
 
-	queue_put(t.source.queue, &key, 0);
+	queue_put(t.source.queue, &key, QUEUE_CHANGE, 0);
 	assert_int_equal(queue_take(t.source.queue, &item, 1, &quit), 1);
-	queue_done(t.source.queue, &key, code);
+	queue_done(t.source.queue, &item, code);
 }
 
 static void test_routes(void **state)
@@ -347,7 +347,7 @@ static void test_numbers(void **state)
 	apply("bad", "not JSON", 9);
 	assert_int_equal(fib_note(t.source.fib, &ours, FIB_OURS, &right), 0);
 	fail_key(&failing, -ENETUNREACH);
-	queue_put(t.source.queue, &waiting, 0);
+	queue_put(t.source.queue, &waiting, QUEUE_CHANGE, 0);
 	take_address("c");
 	view.subnet = subnet;
 	view.lease_held = true;
