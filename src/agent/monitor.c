@@ -29,8 +29,8 @@
 #include "poplin/nl/nl.h"
 #include "poplin/nl/route.h"
 
-/* A storm of events that each ask for a full comparison gets one in this time. */
-#define SYNC_PAUSE_NS	  (NS_PER_S / 5)
+/* In a storm of events that each ask for a full comparison these take a tenth of a core at most. */
+#define SYNC_PAUSE_FACTOR 10
 #define SYNC_RETRY_MIN_NS (NS_PER_S / 2)
 #define SYNC_RETRY_MAX_NS (30 * NS_PER_S)
 
@@ -43,11 +43,12 @@ struct monitor {
 	int event_fd;
 	atomic_bool stop;
 	atomic_bool resync_asked;
+	atomic_bool uplink_sought;
 
 	/* Of the thread alone. */
 	unsigned bridge_index; /* 0: not known */
 	bool sync_due;
-	int64_t last_sync_ns;
+	int64_t next_sync_ns; /* not before */
 	unsigned failures;
 	bool bridge_changed, uplink_changed;
 };
@@ -72,6 +73,8 @@ static void take_route(struct monitor *m, const struct nlmsghdr *msg, const stru
 	struct addr gateway;
 	bool ours;
 
+	if (r->dst.len == 0) /* it may lead out by another link */
+		m->uplink_changed = true;
 	pool_get_routes(m->config.pool, &config);
 	ours = routes_recognize(&config, r, &gateway);
 	if (!concerns_us(m, &r->dst, &is) && !ours)
@@ -98,6 +101,8 @@ static void take_link(struct monitor *m, const struct nlmsghdr *msg, const struc
 	if (link->index == config.index) {
 		m->uplink_changed = true;
 		m->sync_due = true;
+	} else if (m->uplink_sought && msg->nlmsg_type == RTM_NEWLINK) {
+		m->uplink_changed = true;
 	}
 }
 
@@ -108,6 +113,8 @@ static void take_address(struct monitor *m, const struct address *address)
 	pool_get_routes(m->config.pool, &config);
 	if (address->index == m->bridge_index)
 		m->bridge_changed = true;
+	if (m->uplink_sought)
+		m->uplink_changed = true;
 	if (address->index != config.index)
 		return;
 	m->uplink_changed = true;
@@ -181,7 +188,7 @@ static void read_notifications(struct monitor *m)
 
 static int sync_now(struct monitor *m, struct err *err)
 {
-	int64_t start = clock_ns();
+	int64_t start = clock_ns(), now;
 	struct routes_config config;
 	size_t different;
 	int r;
@@ -191,9 +198,10 @@ static int sync_now(struct monitor *m, struct err *err)
 	if (r < 0)
 		return r;
 	different = fib_queue_difference(m->config.fib, m->config.peers, m->config.queue);
-	m->last_sync_ns = clock_ns();
+	now = clock_ns();
+	m->next_sync_ns = now + SYNC_PAUSE_FACTOR * (now - start);
 	metric_inc(METRIC_RESYNCS);
-	metric_observe(METRIC_RESYNC_DURATION, 0, m->last_sync_ns - start);
+	metric_observe(METRIC_RESYNC_DURATION, 0, now - start);
 	log_debug("compared with the kernel" KV("different", "%zu"), different);
 	return 0;
 }
@@ -202,7 +210,7 @@ static void sync_if_due(struct monitor *m)
 {
 	struct err err = ERR_INIT;
 
-	if (!m->sync_due || clock_ns() < m->last_sync_ns + SYNC_PAUSE_NS)
+	if (!m->sync_due || clock_ns() < m->next_sync_ns)
 		return;
 	m->sync_due = false;
 	if (sync_now(m, &err) == 0) {
@@ -211,7 +219,7 @@ static void sync_if_due(struct monitor *m)
 	}
 	m->failures++;
 	m->sync_due = true;
-	m->last_sync_ns =
+	m->next_sync_ns =
 		clock_ns() + backoff_ns(m->failures, SYNC_RETRY_MIN_NS, SYNC_RETRY_MAX_NS);
 	log_warn("cannot compare with the kernel, trying again" KV("error", "%s"), err.text);
 }
@@ -220,7 +228,7 @@ static void sync_if_due(struct monitor *m)
 
 static int poll_timeout_ms(const struct monitor *m)
 {
-	int64_t left = m->last_sync_ns + SYNC_PAUSE_NS - clock_ns();
+	int64_t left = m->next_sync_ns - clock_ns();
 
 	if (!m->sync_due)
 		return -1;
@@ -241,7 +249,7 @@ static void *run(void *arg)
 		read_notifications(m);
 		if (atomic_exchange(&m->resync_asked, false)) {
 			m->sync_due = true;
-			m->last_sync_ns -= SYNC_PAUSE_NS;
+			m->next_sync_ns = 0;
 		}
 		sync_if_due(m);
 	}
@@ -252,6 +260,11 @@ void monitor_resync(struct monitor *m)
 {
 	m->resync_asked = true;
 	event_ring(m->event_fd);
+}
+
+void monitor_seek_uplink(struct monitor *m, bool seek)
+{
+	m->uplink_sought = seek;
 }
 
 static void monitor_free(struct monitor *m)

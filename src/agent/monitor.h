@@ -36,6 +36,11 @@ struct monitor_config {
 int monitor_start(struct monitor **ret, const struct monitor_config *config, struct err *err);
 void monitor_stop(struct monitor *m); /* ends the thread and frees it */
 DEFINE_AUTO(struct monitor *, monitor_stop)
+/*
+ * The node's link or address is not to be found: any that comes up, and any default route, is told
+ * as a change of the uplink until it was.
+ */
+void monitor_seek_uplink(struct monitor *m, bool seek);
 /* Asks for a full comparison, soon and on the monitor thread. */
 void monitor_resync(struct monitor *m);
 

@@ -20,6 +20,8 @@ static int reconcile_node(struct agent *a, struct err *err)
 	bool moved, other_link;
 	int r = node_identify(a->nl, a->settings, a->node.index, &node, err);
 
+	/* Whatever comes up next may be it. */
+	monitor_seek_uplink(a->monitor, r < 0);
 	if (r < 0)
 		return r;
 	mutex_lock(&a->lock);
@@ -35,8 +37,13 @@ static int reconcile_node(struct agent *a, struct err *err)
 		/* Its connection comes from the old address, so nothing reaches it any more. */
 		watcher_reconnect(a->watcher);
 	}
-	if (other_link)
+	if (other_link) {
+		log_warn("this node's interface is another one now" KV("interface", "%s"),
+			 node.interface);
 		pool_set_link(a->pool, node.index);
+		/* The nexthops, which were by the old one. */
+		monitor_resync(a->monitor);
+	}
 	return 0;
 }
 
@@ -49,13 +56,21 @@ static int reconcile_bridge(struct agent *a, struct err *err)
 		.mtu = a->node.mtu,
 	};
 	bool stood = a->bridge_stands, changed;
+	size_t pods = 0;
 	int r = bridge_ensure(a->nl, &bridge, &changed, err);
 
+	if (r >= 0)
+		r = bridge_adopt_pods(a->nl, (unsigned)r, &pods, err);
 	mutex_lock(&a->lock);
 	a->bridge_stands = r >= 0;
 	mutex_unlock(&a->lock);
+	if (pods)
+		log_info("links of pods put back into the bridge" KV("bridge", "%s")
+				 KV("pods", "%zu"),
+			 bridge.name, pods);
 	if (r < 0)
 		return r;
+	changed = changed || pods;
 	if (changed) {
 		log_info("%s" KV("bridge", "%s"), stood ? "bridge repaired" : "bridge set up",
 			 bridge.name);

@@ -3,13 +3,12 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "poplin/model/pod.h"
 #include "poplin/nl/address.h"
 #include "poplin/nl/link.h"
-
-#define NAMES_MAX 4096 /* ports of a bridge that are remembered for removal: it takes 1,024 */
 
 void bridge_mac(const struct prefix *subnet, uint8_t ret[static 6])
 {
@@ -142,29 +141,60 @@ int bridge_ensure(struct netlink *nl, const struct bridge *b, bool *ret_changed,
 	return (int)link.index;
 }
 
-/* -- removal ---------------------------------------------------------------- */
+/* -- links of pods ---------------------------------------------------------- */
 
 struct pod_links {
-	unsigned bridge; /* 0: it is gone already */
-	unsigned index[NAMES_MAX];
-	unsigned count;
+	unsigned bridge; /* whose ports belong to them; 0: none */
+	struct link *links;
+	size_t count, size;
 };
+
+static void pod_links_done(struct pod_links *pods)
+{
+	free(pods->links);
+}
+#define auto_pod_links __attribute__((cleanup(pod_links_done)))
 
 /* Ports of the bridge, and those that lost theirs. */
 static int note_pod_link(const struct link *link, void *arg)
 {
-	struct pod_links *links = arg;
+	struct pod_links *pods = arg;
+	struct link *moved;
 
-	if (strncmp(link->name, POD_LINK_PREFIX, strlen(POD_LINK_PREFIX)) == 0 &&
-	    strcmp(link->kind, "veth") == 0 && (!link->master || link->master == links->bridge) &&
-	    links->count < NAMES_MAX)
-		links->index[links->count++] = link->index;
+	if (strncmp(link->name, POD_LINK_PREFIX, strlen(POD_LINK_PREFIX)) != 0 ||
+	    strcmp(link->kind, "veth") != 0 || (link->master && link->master != pods->bridge))
+		return 0;
+	if (pods->count == pods->size) {
+		pods->size = pods->size ? 2 * pods->size : 64;
+		moved = reallocarray(pods->links, pods->size, sizeof(*moved));
+		if (!moved)
+			return -ENOMEM;
+		pods->links = moved;
+	}
+	pods->links[pods->count++] = *link;
 	return 0;
 }
 
+int bridge_adopt_pods(struct netlink *nl, unsigned index, size_t *ret_count, struct err *err)
+{
+	auto_pod_links struct pod_links pods = { .bridge = 0 };
+	size_t adopted = 0;
+	int r = link_foreach(nl, 0, note_pod_link, &pods, err);
+
+	for (size_t i = 0; r == 0 && i < pods.count; i++) {
+		r = link_attach(nl, &pods.links[i], index, true, err);
+		adopted += r == 0;
+		r = r == -ENODEV ? 0 : r; /* its pod went */
+	}
+	*ret_count = adopted;
+	return r;
+}
+
+/* -- removal ---------------------------------------------------------------- */
+
 int bridge_remove(struct netlink *nl, const char *name, struct err *err)
 {
-	struct pod_links links = { .bridge = 0 };
+	auto_pod_links struct pod_links pods = { .bridge = 0 };
 	struct link link;
 	int r = link_get(nl, name, &link, err);
 
@@ -173,13 +203,13 @@ int bridge_remove(struct netlink *nl, const char *name, struct err *err)
 	if (r == 0 && strcmp(link.kind, "bridge") != 0)
 		return err_set(err, -EEXIST, "link %s is not a bridge, so it is not ours", name);
 	if (r == 0)
-		links.bridge = link.index;
-	r = link_foreach(nl, 0, note_pod_link, &links, err);
-	for (unsigned i = 0; r == 0 && i < links.count; i++) {
-		r = link_delete(nl, links.index[i], err);
+		pods.bridge = link.index;
+	r = link_foreach(nl, 0, note_pod_link, &pods, err);
+	for (size_t i = 0; r == 0 && i < pods.count; i++) {
+		r = link_delete(nl, pods.links[i].index, err);
 		r = r == -ENODEV ? 0 : r;
 	}
-	if (r == 0 && links.bridge)
-		r = link_delete(nl, links.bridge, err);
+	if (r == 0 && pods.bridge)
+		r = link_delete(nl, pods.bridge, err);
 	return r == -ENODEV ? 0 : r;
 }

@@ -306,6 +306,31 @@ int link_set(struct netlink *nl, unsigned index, const struct link *want, unsign
 	return r < 0 ? err_wrap(err, r, "change link %u", index) : 0;
 }
 
+int link_attach(struct netlink *nl, const struct link *link, unsigned master, bool hairpin,
+		struct err *err)
+{
+	static const char *const what[] = { "attach it", "set hairpin mode" };
+	auto_(netlink_batch_free) struct netlink_batch *batch = NULL;
+	struct nl_msg *msg = link_up_msg(link->index);
+	size_t failed = 0;
+	int r;
+
+	if (msg && nla_put_u32(msg, IFLA_MASTER, master) < 0) {
+		nlmsg_free(msg);
+		msg = NULL;
+	}
+	r = netlink_batch_new(&batch, err);
+	if (r < 0)
+		nlmsg_free(msg);
+	else
+		r = netlink_batch_take(batch, msg, 0, err);
+	if (r == 0 && hairpin)
+		r = netlink_batch_take(batch, hairpin_msg(link->name), 1, err);
+	if (r == 0)
+		r = netlink_batch_run(nl, batch, what, &failed, err);
+	return r < 0 ? err_wrap(err, r, "link %s", link->name) : 0;
+}
+
 struct nl_msg *link_up_msg(unsigned index)
 {
 	const struct ifinfomsg body = {

@@ -283,7 +283,7 @@ int netlink_dump(struct netlink *nl, struct nl_msg *msg, netlink_message_fn *fn,
 
 		if (r == 0)
 			r = receive_answers(nl, &x, err);
-		if (r < 0 || !x.interrupted)
+		if (r != -EINTR && (r < 0 || !x.interrupted))
 			return r;
 		if (restart)
 			restart(arg);

@@ -249,6 +249,35 @@ static void test_sysctl_unknown(void **state)
 	assert_false(changed);
 }
 
+static size_t adopt(void)
+{
+	size_t count = 99;
+
+	assert_ok(bridge_adopt_pods(nl, get_link("pb0").index, &count, &err));
+	return count;
+}
+
+static void test_pods_of_a_deleted_bridge_are_ports_again(void **state)
+{
+	static const char *const pods[] = { POD_LINK_PREFIX "0123456789ab",
+					    POD_LINK_PREFIX "0123456789cd" };
+
+	ensure();
+	enslave(pods[0], "eth0", 0);
+	enslave(pods[1], "eth1", 0);
+	enslave("foreign0", "foreign1", 0);
+	assert_int_equal(adopt(), 0);
+	assert_ok(link_delete(nl, get_link("pb0").index, &err));
+	assert_int_equal(get_link(pods[0]).master, 0);
+	ensure();
+	assert_int_equal(adopt(), 2);
+	for (size_t i = 0; i < countof(pods); i++)
+		assert_int_equal(get_link(pods[i]).master, get_link("pb0").index);
+	assert_int_equal(get_link("foreign0").master, 0);
+	assert_int_equal(adopt(), 0);
+	assert_right();
+}
+
 static void test_removed(void **state)
 {
 	struct link link;
@@ -302,6 +331,7 @@ int main(void)
 		netns_test(test_ports_change_nothing),
 		netns_test(test_sysctl_read_only),
 		netns_test(test_sysctl_unknown),
+		netns_test(test_pods_of_a_deleted_bridge_are_ports_again),
 		netns_test(test_removed),
 		netns_test(test_ipv6),
 	};

@@ -62,6 +62,9 @@ enum link_change { LINK_UP = 1, LINK_MTU = 2, LINK_MAC = 4 };
 /* Applies those parts of `want` that `changes` names. */
 int link_set(struct netlink *nl, unsigned index, const struct link *want, unsigned changes,
 	     struct err *err);
+/* Makes the link a port of the bridge `master` and sets it up. */
+int link_attach(struct netlink *nl, const struct link *link, unsigned master, bool hairpin,
+		struct err *err);
 struct nl_msg *link_up_msg(unsigned index); /* for a batch; NULL when memory is short */
 /* Until the kernel is done with it, which takes it some 20 ms. -ENODEV: it was gone. */
 int link_delete(struct netlink *nl, unsigned index, struct err *err);

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What others do to a node's interfaces, bridge and routes, and what an old kernel lacks."""
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cluster import run, wait_for
+
+
+def record(subnet, address):
+    return json.dumps({"version": 1, "subnets": [subnet], "address": address,
+                       "backend": {"type": "host-gw"}, "machine": "m"})
+
+
+def route(node, destination):
+    return next((r for r in node.status("/status/routes")["routes"]
+                 if r["destination"] == destination), None)
+
+
+def nexthop_links(node):
+    return {n["dev"] for n in node.ip_json("nexthop", "show", "proto", "84")}
+
+
+@pytest.fixture(name="pair")
+def pair_fixture(make_cluster):
+    """Two nodes that no resync helps."""
+    cluster = make_cluster(RESYNC_INTERVAL=3600)
+    return cluster.start_nodes(2)
+
+
+def test_pods_of_a_deleted_bridge_reach_each_other_again(pair):
+    first, second = pair
+    here, there, beside = first.pod("a"), second.pod("b"), first.pod("c")
+    assert here.ping(there.address) and here.ping(beside.address)
+    first.ip("link", "del", "poplin0")
+    wait_for(lambda: here.ping(there.address) and beside.ping(here.address), "the pods", 10)
+    assert "links of pods put back into the bridge" in first.log()
+    assert first.metric('poplin_drift_repairs_total{kind="bridge"}') >= 1
+    late = first.pod("d")
+    assert late.ping(there.address) and late.ping(here.address)
+
+
+def test_an_interface_that_is_renamed_is_followed(pair):
+    first, second = pair
+    expected = first.routes()
+    first.ip("link", "set", "eth0", "down")
+    first.ip("link", "set", "eth0", "name", "lan0")
+    first.ip("link", "set", "lan0", "up")
+    first.ip("route", "replace", "default", "via", f"{first.cluster.net}.0.1")
+    first.wait_routes(expected, 10)
+    wait_for(lambda: first.status()["interface"] == "lan0" and first.ready(), "its name", 10)
+    assert nexthop_links(first) == {"lan0"}
+    assert second.routes() == {first.subnet: first.address}
+
+
+def test_an_interface_that_is_replaced_is_followed(pair):
+    first, second = pair
+    expected, subnet = first.routes(), first.subnet
+    first.ip("link", "del", "eth0")
+    wait_for(lambda: not first.routes(), "the routes to go with the interface")
+    first.wait_log("cannot set up this node")
+    before = len(first.log())
+    # The last of the steps that it takes makes the node whole: nothing waits for a timer.
+    run("ip", "-n", first.cluster.switch, "link", "add", "port9", "type", "veth", "peer", "name",
+        "eth0", "netns", first.namespace)
+    run("ip", "-n", first.cluster.switch, "link", "set", "port9", "master", "sw", "up")
+    first.ip("address", "add", f"{first.address}/16", "dev", "eth0")
+    first.ip("link", "set", "eth0", "up")
+    first.ip("route", "add", "default", "via", f"{first.cluster.net}.0.1")
+    first.wait_routes(expected, 5)
+    first.wait_log("interface is another one now", since=before)
+    first.wait_ready()
+    assert first.subnet == subnet and second.routes() == {subnet: first.address}
+
+
+def test_a_foreign_route_in_the_place_of_ours_is_told_not_fought_and_ends(pair):
+    first, second = pair
+    expected, foreign = first.routes(), f"{first.cluster.net}.0.9"
+    first.ip("route", "replace", second.subnet, "via", foreign)
+    row = wait_for(lambda: (route(first, second.subnet) or {}).get("state") == "clash"
+                   and route(first, second.subnet), "it to be told", 10)
+    assert "not ours" in row["reason"] and row["tries"] >= 1
+    assert row["next_try_s"] is not None
+    assert first.metric('poplin_netlink_errors_total{errno="EEXIST"}') >= 1
+    # A full comparison does not touch it either.
+    before = first.metric("poplin_resyncs_total")
+    first.hangup()
+    first.ip("link", "set", "eth0", "txqueuelen", "999")  # any change of the link asks for one
+    wait_for(lambda: first.metric("poplin_resyncs_total") > before, "a comparison")
+    assert first.ip_json("route", "show", second.subnet)[0]["gateway"] == foreign
+    first.ip("route", "del", second.subnet, "via", foreign)
+    first.wait_routes(expected, 3)
+    assert route(first, second.subnet)["state"] == "installed"
+
+
+@pytest.fixture(name="old_kernel", scope="module")
+def old_kernel_fixture(tmp_path_factory):
+    """Environment for a program that is to see a kernel without nexthop objects."""
+    library = tmp_path_factory.mktemp("old") / "old_kernel.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library,
+                    Path(__file__).with_name("old_kernel.c"), "-ldl"], check=True)
+    return f"LD_PRELOAD={library}"
+
+
+def test_without_nexthop_objects_routes_carry_their_gateways(make_cluster, old_kernel):
+    cluster = make_cluster(RESYNC_INTERVAL=3600)
+    first, second = cluster.node(), cluster.node()
+    first.wrap = ["env", old_kernel, "ASAN_OPTIONS=verify_asan_link_order=0"]
+    for node in (first, second):
+        node.start(ready=True)
+    expected = {second.subnet: second.address}
+    first.wait_routes(expected)
+    assert "no nexthop objects" in first.log()
+    assert not first.ip_json("nexthop", "show", "proto", "84")
+    cluster.put("/poplin/nodes/moves", record("10.2.170.0/24", f"{cluster.net}.0.90"))
+    first.wait_routes({**expected, "10.2.170.0/24": f"{cluster.net}.0.90"})
+    cluster.put("/poplin/nodes/moves", record("10.2.170.0/24", f"{cluster.net}.0.91"))
+    first.wait_routes({**expected, "10.2.170.0/24": f"{cluster.net}.0.91"})
+    first.ip("route", "flush", "proto", "84")
+    first.wait_routes({**expected, "10.2.170.0/24": f"{cluster.net}.0.91"}, 3)
+    first.ip("link", "set", "eth0", "down")
+    first.ip("link", "set", "eth0", "up")
+    first.ip("route", "replace", "default", "via", f"{cluster.net}.0.1")
+    first.wait_routes({**expected, "10.2.170.0/24": f"{cluster.net}.0.91"}, 5)
+    # Restarted, it finds what it left; on a new kernel it goes over to nexthop objects.
+    first.kill()
+    cluster.delete("/poplin/nodes/moves")
+    first.start(ready=True)
+    first.wait_routes(expected)
+    assert first.metric('poplin_route_operations_total{op="add",result="ok"}') == 0
+    first.stop()
+    first.wrap = []
+    first.start(ready=True)
+    wait_for(lambda: [r.get("nhid") for r in first.ip_json("route", "show", "proto", "84")] !=
+             [None], "the nexthop object")
+    first.wait_routes(expected)
