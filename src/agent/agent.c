@@ -148,6 +148,7 @@ static void resync_if_due(struct agent *a)
 	monitor_resync(a->monitor);
 	a->moved = true;
 	a->dirty = true;
+	a->limits_due = true;
 	a->resync_ns = now + jitter_ns(a->settings->resync_interval_s * NS_PER_S, 10);
 }
 
@@ -415,6 +416,7 @@ int agent_run(struct settings *s, const char *config, bool required, struct err 
 		.signal_fd = -1,
 		.event_fd = -1,
 		.dirty = true,
+		.limits_due = true,
 	};
 	int r;
 

@@ -12,6 +12,7 @@
 
 #include "fib.h"
 #include "lease.h"
+#include "limits.h"
 #include "monitor.h"
 #include "node.h"
 #include "peers.h"
@@ -51,6 +52,7 @@ struct agent {
 	unsigned failures;
 	int64_t retry_ns; /* 0: none due */
 	int64_t resync_ns;
+	bool limits_due; /* look at them again */
 
 	_Atomic int64_t alive_ns; /* when the main loop last came round */
 	int64_t route_grace_ns;	  /* never changes */
@@ -64,6 +66,7 @@ struct agent {
 	/* Under lock: for the HTTP thread. */
 	struct node node;
 	bool bridge_stands, files_stand;
+	struct limits limits;	    /* as of the last look */
 	char problem[ERR_TEXT_MAX]; /* of the last reconcile(), or "" */
 };
 

@@ -38,6 +38,11 @@ static const char *store_op_value(unsigned i)
 	return store_op_name((enum store_op)i);
 }
 
+static const char *limit_value(unsigned i)
+{
+	return limit_name((enum limit)i);
+}
+
 /* X(set, size, label name, values, function for the values, leave out zeros) */
 #define LABEL_TABLE(X)                                                                             \
 	X(NONE, 1, NULL, NULL, NULL, false)                                                        \
@@ -47,6 +52,7 @@ static const char *store_op_value(unsigned i)
 	X(OP, METRIC_OPS, "op", op_values, NULL, false)                                            \
 	X(DRIFT, METRIC_DRIFTS, "kind", drift_values, NULL, false)                                 \
 	X(RESTART, METRIC_RESTARTS, "reason", restart_values, NULL, false)                         \
+	X(LIMIT, LIMITS, "limit", NULL, limit_value, false)                                        \
 	X(STORE_OP, STORE_OPS, "op", NULL, store_op_value, false)                                  \
 	X(ERRNO, METRIC_ERRNOS, "errno", NULL, errno_value, true)
 

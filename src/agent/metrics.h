@@ -15,6 +15,7 @@
 
 #include <stdint.h>
 
+#include "limits.h"
 #include "poplin/base/buf.h"
 #include "poplin/store/store.h"
 
@@ -80,6 +81,8 @@ enum metric_restart {
 	X(RESYNC_DURATION, HISTOGRAM, "resync_duration_seconds", NONE, NONE,                       \
 	  "Duration of full comparisons.")                                                         \
 	X(WORKQUEUE_DEPTH, GAUGE, "workqueue_depth", NONE, NONE, "Keys that wait for a worker.")   \
+	X(WORKQUEUE_DELAYED, GAUGE, "workqueue_delayed", NONE, NONE,                               \
+	  "Keys that failed and wait for their next try.")                                         \
 	X(WORKQUEUE_ADDS, COUNTER, "workqueue_adds_total", NONE, NONE,                             \
 	  "Keys put on the work queue.")                                                           \
 	X(WORKQUEUE_RETRIES, COUNTER, "workqueue_retries_total", NONE, NONE,                       \
@@ -93,6 +96,8 @@ enum metric_restart {
 	  "Unix time of the last change that came from the store, 0 before the first.")            \
 	X(EVENT_TO_KERNEL, HISTOGRAM, "event_to_kernel_seconds", NONE, NONE,                       \
 	  "Time from a change's arrival to the kernel's acknowledgement of its route.")            \
+	X(LIMITS_NEAR, GAUGE, "limits_near", LIMIT, NONE,                                          \
+	  "1 where a limit of the kernel will cost packets soon, as poplinctl status explains.")   \
 	X(RELOAD_OK, GAUGE, "config_last_reload_successful", NONE, NONE,                           \
 	  "1 if the last read of the configuration was accepted, 0 if it was refused.")            \
 	X(RELOAD_TIME, GAUGE_NS, "config_last_reload_success_timestamp_seconds", NONE, NONE,       \

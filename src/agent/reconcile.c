@@ -128,6 +128,28 @@ static bool first_sync_done(struct agent *a)
 	return a->drained;
 }
 
+/* Told when a limit comes near, not while it stays so. */
+static void look_at_limits(struct agent *a)
+{
+	struct limits_input in = {
+		.sysctl = "/proc/sys",
+		.family = a->settings->pods.addr.family,
+		.interface = a->node.interface,
+	};
+	struct limits limits;
+	struct peers_stats peers;
+
+	peers_stats(a->peers, &peers);
+	in.peers = peers.known;
+	limits_look(&in, &limits);
+	for (unsigned i = 0; i < LIMITS; i++)
+		if (limits.text[i][0] && !a->limits.text[i][0])
+			log_warn("a limit of this node is near" KV("limit", "%s") KV("text", "%s"),
+				 limit_name((enum limit)i), limits.text[i]);
+	mutex_hold(&a->lock);
+	a->limits = limits;
+}
+
 static int reconcile_steps(struct agent *a, struct err *err)
 {
 	int r;
@@ -145,6 +167,9 @@ static int reconcile_steps(struct agent *a, struct err *err)
 		return err_wrap(err, r, "bridge %s", a->bridge_name);
 	if (!first_sync_done(a))
 		return 0;
+	if (a->limits_due)
+		look_at_limits(a);
+	a->limits_due = false;
 	r = reconcile_files(a, err);
 	return r < 0 ? err_wrap(err, r, "CNI files") : 0;
 }

@@ -128,6 +128,16 @@ static void copy_route(const struct prefix *prefix, const struct addr *gateway, 
 	copy_add(arg, prefix, gateway, PEER_OK, node, "");
 }
 
+/* From now, or -1 when none is due. */
+static int64_t next_try(const struct queue_view *work)
+{
+	int64_t wait = work->next_try_ns - clock_ns();
+
+	if (work->state != QUEUE_DELAYED)
+		return -1;
+	return wait > 0 ? wait : 0;
+}
+
 /* How the route stands, from what the kernel has and what the queue has still to do about it. */
 static void judge_route(const struct status_source *s, struct status_route *route)
 {
@@ -137,7 +147,7 @@ static void judge_route(const struct status_source *s, struct status_route *rout
 
 	fib_get(s->fib, route->destination, &kernel);
 	queue_look(s->queue, &key, &work);
-	route->next_try_ns = -1;
+	route->next_try_ns = next_try(&work);
 	if (kernel.state == FIB_OURS && addr_cmp(&kernel.gateway, route->via) == 0) {
 		route->state = "installed";
 		return;
@@ -148,29 +158,21 @@ static void judge_route(const struct status_source *s, struct status_route *rout
 		route->reason = work.error < 0 ? route_failure_text(work.error) : NULL;
 		route->tries = work.tries;
 	}
-	if (work.state == QUEUE_DELAYED) {
-		int64_t wait = work.next_try_ns - clock_ns();
-
-		route->next_try_ns = wait > 0 ? wait : 0;
-	}
 	if (kernel.state == FIB_FOREIGN) {
 		route->state = "clash";
 		route->reason = "a route that is not ours stands there";
 	}
 }
 
-static int handle_routes(struct httpd_reply *reply, void *arg)
+/* The routes that should be. Adds to *installed how many of them are. */
+static int list_desired(const struct status_source *s, struct status_list *list, size_t *installed)
 {
-	const struct status_source *s = arg;
 	auto_copy struct copy copy = { .failed = false };
-	struct status_list list;
-	int r;
+	int r = 0;
 
 	peers_foreach_route(s->peers, copy_route, &copy);
 	if (copy.failed)
 		return -ENOMEM;
-	reply->type = TYPE_JSON;
-	r = status_json_begin(&list, &reply->body, "routes");
 	for (size_t i = 0; i < copy_count(&copy) && r == 0; i++) {
 		struct row row = copy_row(&copy, i);
 		struct status_route route = {
@@ -180,8 +182,94 @@ static int handle_routes(struct httpd_reply *reply, void *arg)
 		};
 
 		judge_route(s, &route);
-		r = status_json_route(&list, &route);
+		*installed += strcmp(route.state, "installed") == 0;
+		r = status_json_route(list, &route);
 	}
+	return r;
+}
+
+static int copy_installed(const struct prefix *prefix, const struct fib_route *route, void *arg)
+{
+	struct copy *c = arg;
+
+	if (route->state == FIB_OURS)
+		copy_add(c, prefix, &route->gateway, PEER_OK, "", "");
+	return c->failed ? -ENOMEM : 0;
+}
+
+/* Routes of ours that no record asks for: of an earlier run, for as long as they are let be. */
+static int list_stale(const struct status_source *s, struct status_list *list)
+{
+	auto_copy struct copy copy = { .failed = false };
+	struct addr gateway;
+	int r = fib_foreach(s->fib, copy_installed, &copy);
+
+	for (size_t i = 0; i < copy_count(&copy) && r == 0; i++) {
+		struct row row = copy_row(&copy, i);
+		const struct status_route route = {
+			.destination = &row.prefix,
+			.via = &row.addr,
+			.state = "stale",
+			.reason = "no record asks for it; it goes when ROUTE_GRACE is over",
+			.next_try_ns = -1,
+		};
+
+		if (!peers_lookup(s->peers, &row.prefix, &gateway))
+			r = status_json_route(list, &route);
+	}
+	return r;
+}
+
+/* What fails and is no desired route: next hops, and routes that cannot be removed. */
+static int list_failing(const struct status_source *s, struct status_list *list)
+{
+	static const struct prefix none = { .len = 0 };
+	struct queue_row rows[64];
+	struct addr gateway;
+	int r = 0;
+	size_t n = queue_list(s->queue, NULL, rows, countof(rows));
+
+	while (n > 0 && r == 0) {
+		for (size_t i = 0; i < n && r == 0; i++) {
+			const struct key *key = &rows[i].key;
+			bool hop = key->kind == KEY_NEXTHOP;
+			const struct status_route route = {
+				.destination = hop ? &none : &key->prefix,
+				.via = hop ? &key->prefix.addr : &none.addr,
+				.state = "failing",
+				.reason = route_failure_text(rows[i].view.error),
+				.tries = rows[i].view.tries,
+				.next_try_ns = next_try(&rows[i].view),
+			};
+
+			if (rows[i].view.tries &&
+			    (hop || !peers_lookup(s->peers, &key->prefix, &gateway)))
+				r = status_json_route(list, &route);
+		}
+		n = queue_list(s->queue, &rows[n - 1].key, rows, countof(rows));
+	}
+	return r;
+}
+
+static int handle_routes(struct httpd_reply *reply, void *arg)
+{
+	const struct status_source *s = arg;
+	struct status_list list;
+	struct fib_stats fib;
+	size_t installed = 0;
+	int r;
+
+	reply->type = TYPE_JSON;
+	r = status_json_begin(&list, &reply->body, "routes");
+	if (r == 0)
+		r = list_desired(s, &list, &installed);
+	if (r < 0)
+		return r;
+	fib_stats(s->fib, &fib);
+	if (installed < fib.routes[0] + fib.routes[1])
+		r = list_stale(s, &list);
+	if (r == 0)
+		r = list_failing(s, &list);
 	return r < 0 ? r : status_json_end(&list);
 }
 
@@ -307,7 +395,10 @@ static void set_gauges(const struct status_view *v, const struct status_counts *
 		metric_set(METRIC_ROUTES_DESIRED, family, gauge(c->desired[family]));
 		metric_set(METRIC_ROUTES_INSTALLED, family, gauge(c->installed[family]));
 	}
+	for (unsigned i = 0; i < LIMITS; i++)
+		metric_set(METRIC_LIMITS_NEAR, i, v->limits.text[i][0] != '\0');
 	metric_set(METRIC_WORKQUEUE_DEPTH, 0, gauge(c->queue_depth));
+	metric_set(METRIC_WORKQUEUE_DELAYED, 0, gauge(c->failing));
 	metric_set(METRIC_IPAM_ADDRESSES, 0, gauge(c->pods_held));
 	metric_set(METRIC_IPAM_CAPACITY, 0, gauge(c->pods_capacity));
 }

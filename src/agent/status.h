@@ -20,6 +20,7 @@
 #include "poplin/model/record.h"
 
 #include "httpd.h"
+#include "limits.h"
 
 #define STATUS_REASONS_MAX     8
 #define STATUS_REASON_TEXT_MAX 256
@@ -31,6 +32,8 @@ struct status_view {
 	bool ready;	   /* subnet held, routes and bridge stand, CNI configuration is written */
 	unsigned nreasons; /* why not ready or not healthy */
 	char reasons[STATUS_REASONS_MAX][STATUS_REASON_TEXT_MAX];
+
+	struct limits limits; /* those that are near */
 
 	char node[NODE_NAME_TEXT_MAX];
 	struct prefix subnet; /* addr.family AF_UNSPEC: none yet */

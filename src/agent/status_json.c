@@ -109,6 +109,20 @@ static json_t *reasons_value(const struct status_view *v)
 	return array;
 }
 
+static json_t *warnings_value(const struct status_view *v)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; array && i < LIMITS; i++) {
+		if (v->limits.text[i][0] &&
+		    json_array_append_new(array, text_value(v->limits.text[i])) < 0) {
+			json_decref(array);
+			array = NULL;
+		}
+	}
+	return array;
+}
+
 static json_t *lease_value(const struct status_view *v)
 {
 	return json_pack("{s:b, s:I, s:o}", "held", v->lease_held, "ttl_s",
@@ -129,19 +143,20 @@ static json_t *store_value(const struct status_view *v)
 int status_json_status(struct buf *b, const struct status_view *v, const struct status_counts *c)
 {
 	json_t *root = json_pack(
-		"{s:o, s:s, s:b, s:o, s:o, s:o, s:o, s:{s:o, s:o, s:I}, s:o, s:o,"
+		"{s:o, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:o, s:I}, s:o, s:o,"
 		" s:{s:o, s:o, s:o}, s:{s:o, s:o, s:o}, s:{s:o}, s:{s:o, s:o}}",
 		"node", known_value(v->node), "version", PACKAGE_VERSION, "ready", v->ready,
-		"reasons", reasons_value(v), "subnet", prefix_value(&v->subnet), "address",
-		addr_value(&v->address), "interface", known_value(v->interface), "bridge", "name",
-		known_value(v->bridge), "address", addr_value(&v->bridge_address), "mtu",
-		(json_int_t)v->bridge_mtu, "lease", lease_value(v), "store", store_value(v),
-		"peers", "known", count_value(c->peers), "rejected", count_value(c->rejected),
-		"conflicts", count_value(c->conflicts), "routes", "desired",
-		count_value(c->desired[METRIC_IPV4] + c->desired[METRIC_IPV6]), "installed",
-		count_value(c->installed[METRIC_IPV4] + c->installed[METRIC_IPV6]), "failing",
-		count_value(c->failing), "queue", "depth", count_value(c->queue_depth), "pods",
-		"held", count_value(c->pods_held), "capacity", count_value(c->pods_capacity));
+		"reasons", reasons_value(v), "warnings", warnings_value(v), "subnet",
+		prefix_value(&v->subnet), "address", addr_value(&v->address), "interface",
+		known_value(v->interface), "bridge", "name", known_value(v->bridge), "address",
+		addr_value(&v->bridge_address), "mtu", (json_int_t)v->bridge_mtu, "lease",
+		lease_value(v), "store", store_value(v), "peers", "known", count_value(c->peers),
+		"rejected", count_value(c->rejected), "conflicts", count_value(c->conflicts),
+		"routes", "desired", count_value(c->desired[METRIC_IPV4] + c->desired[METRIC_IPV6]),
+		"installed", count_value(c->installed[METRIC_IPV4] + c->installed[METRIC_IPV6]),
+		"failing", count_value(c->failing), "queue", "depth", count_value(c->queue_depth),
+		"pods", "held", count_value(c->pods_held), "capacity",
+		count_value(c->pods_capacity));
 	int r = write_take(b, root, JSON_INDENT(2));
 
 	return r < 0 ? r : buf_adds(b, "\n");

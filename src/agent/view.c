@@ -59,5 +59,6 @@ void agent_view(struct status_view *v, void *arg)
 		status_view_reason(v, "the bridge does not stand yet");
 	else if (!a->files_stand)
 		status_view_reason(v, "the CNI configuration is not written yet");
+	v->limits = a->limits;
 	v->ready = v->healthy && v->nreasons == 0;
 }

@@ -37,13 +37,14 @@ static int add_line(struct buf *b, const char *title, const char *template, cons
 }
 
 /* Why the agent is not ready, a line each. */
-static int add_reasons(struct buf *b, const json_t *reasons)
+/* A text a line, each behind the title. */
+static int add_texts(struct buf *b, const char *title, const json_t *texts)
 {
-	for (size_t i = 0; i < json_array_size(reasons); i++) {
-		const char *reason = json_string_value(json_array_get(reasons, i));
+	for (size_t i = 0; i < json_array_size(texts); i++) {
+		const char *text = json_string_value(json_array_get(texts, i));
 
-		if (buf_printf(b, "%-*s  ", TITLE_WIDTH, "") < 0 ||
-		    output_escaped(b, reason ? reason : "-") < 0 || buf_add(b, "\n", 1) < 0)
+		if (buf_printf(b, "%-*s  ", TITLE_WIDTH, title) < 0 ||
+		    output_escaped(b, text ? text : "-") < 0 || buf_add(b, "\n", 1) < 0)
 			return -ENOMEM;
 	}
 	return 0;
@@ -57,11 +58,13 @@ int command_status(const json_t *root, FILE *out)
 		return -EPROTO;
 	if (add_line(&b, "Node", "{node} (poplin {version})", root) < 0 ||
 	    add_line(&b, "Ready", "{ready}", root) < 0 ||
-	    add_reasons(&b, json_object_get(root, "reasons")) < 0)
+	    add_texts(&b, "", json_object_get(root, "reasons")) < 0)
 		return -ENOMEM;
 	for (size_t i = 0; i < countof(lines); i++)
 		if (add_line(&b, lines[i].title, lines[i].template, root) < 0)
 			return -ENOMEM;
+	if (add_texts(&b, "Warning", json_object_get(root, "warnings")) < 0)
+		return -ENOMEM;
 	fwrite(b.data, 1, b.len, out);
 	return 0;
 }

@@ -136,3 +136,47 @@ def test_without_nexthop_objects_routes_carry_their_gateways(make_cluster, old_k
     wait_for(lambda: [r.get("nhid") for r in first.ip_json("route", "show", "proto", "84")] !=
              [None], "the nexthop object")
     first.wait_routes(expected)
+
+
+def test_a_strict_rp_filter_is_told_once_and_shown(make_cluster):
+    cluster = make_cluster(RESYNC_INTERVAL=1)
+    first, second = cluster.node(), cluster.node()
+    run("ip", "netns", "exec", first.namespace, "sh", "-c",
+        "echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter;"
+        "echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter")
+    first.start(ready=True)
+    second.start(ready=True)
+    wait_for(lambda: first.metric('poplin_limits_near{limit="rp_filter"}') == 1, "the warning")
+    assert "Warning   net/ipv4/conf/eth0/rp_filter is 1" in first.poplinctl("status")
+    before = first.metric("poplin_resyncs_total")
+    wait_for(lambda: first.metric("poplin_resyncs_total") >= before + 2, "more comparisons")
+    assert first.log().count("a limit of this node is near") == 1
+    run("ip", "netns", "exec", first.namespace, "sh", "-c",
+        "echo 2 >/proc/sys/net/ipv4/conf/eth0/rp_filter")
+    wait_for(lambda: first.metric('poplin_limits_near{limit="rp_filter"}') == 0, "its end")
+    assert "Warning" not in first.poplinctl("status")
+
+
+def test_stale_routes_stay_for_the_grace_period(make_cluster):
+    cluster = make_cluster(RESYNC_INTERVAL=3600)
+    first, second = cluster.start_nodes(2)
+    for i in (1, 2):
+        cluster.put(f"/poplin/nodes/late{i}", record(f"10.2.18{i}.0/24", f"{cluster.net}.0.9{i}"))
+    wait_for(lambda: len(first.routes()) == 3, "their routes")
+    first.kill()
+    for i in (1, 2):
+        cluster.delete(f"/poplin/nodes/late{i}")
+    first.start(ready=True, ROUTE_GRACE=4)
+    assert route(first, "10.2.181.0/24")["state"] == "stale"
+    # One comes back in time, and nothing happens to its route; the other does not.
+    cluster.put("/poplin/nodes/late1", record("10.2.181.0/24", f"{cluster.net}.0.91"))
+    expected = {second.subnet: second.address, "10.2.181.0/24": f"{cluster.net}.0.91"}
+    wait_for(lambda: route(first, "10.2.181.0/24")["state"] == "installed", "its record")
+    assert len(first.routes()) == 3
+    first.wait_routes(expected)
+    wait_for(lambda: len(first.ip_json("nexthop", "show", "proto", "84")) == 2, "the nexthop to go")
+    assert first.metric('poplin_route_operations_total{op="add",result="ok"}') == 0
+    assert first.metric('poplin_route_operations_total{op="delete",result="ok"}') == 1
+    # What is removed while the agent runs goes at once.
+    cluster.delete("/poplin/nodes/late1")
+    first.wait_routes({second.subnet: second.address}, 3)

@@ -143,7 +143,8 @@ static void test_status(void **state)
 {
 	assert_prints(command_status,
 		      "{\"node\":\"n1\",\"version\":\"0.1.0\",\"ready\":false,"
-		      "\"reasons\":[\"no lease\",\"two\\nlines\",7],\"subnet\":\"10.2.1.0/24\","
+		      "\"reasons\":[\"no lease\",\"two\\nlines\",7],"
+		      "\"warnings\":[\"nearly full\"],\"subnet\":\"10.2.1.0/24\","
 		      "\"address\":\"192.168.0.11\",\"interface\":\"eth0\","
 		      "\"bridge\":{\"name\":\"poplin0\",\"address\":\"10.2.1.1\",\"mtu\":1500},"
 		      "\"lease\":{\"held\":true,\"ttl_s\":120,\"expires_in_s\":83},"
@@ -165,7 +166,8 @@ static void test_status(void **state)
 		      "Peers     3 known, 1 rejected, 0 in conflict\n"
 		      "Routes    3 desired, 2 installed, 1 failing\n"
 		      "Queue     1 waiting\n"
-		      "Pods      2 of 253 addresses\n");
+		      "Pods      2 of 253 addresses\n"
+		      "Warning   nearly full\n");
 	assert_refuses(command_status, "{\"peers\":[]}");
 	assert_refuses(command_status, "[]");
 	free(run(command_status, "{\"node\":\"n1\"}", 0));

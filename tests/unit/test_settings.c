@@ -202,11 +202,8 @@ static const struct {
 	const char *name;
 	unsigned min, max;
 } numbers[] = {
-	{ "LEASE_TTL", 5, 86400 },
-	{ "ROUTE_WORKERS", 1, 64 },
-	{ "ROUTE_PROTOCOL", 5, 255 },
-	{ "ROUTE_GRACE", 0, 86400 },
-	{ "RESYNC_INTERVAL", 1, 86400 },
+	{ "LEASE_TTL", 5, 86400 },   { "ROUTE_WORKERS", 1, 64 },      { "ROUTE_PROTOCOL", 5, 255 },
+	{ "ROUTE_GRACE", 0, 86400 }, { "RESYNC_INTERVAL", 1, 86400 },
 };
 
 static void test_numbers(void **state)

@@ -80,6 +80,7 @@ static void test_status_full(void **state)
 	static struct status_view v;
 	auto_buf struct buf b = BUF_INIT;
 	const char *node, *subnet, *address, *interface, *bridge, *gateway, *endpoint, *reason;
+	const char *warning;
 	int ready, held, connected;
 	json_int_t mtu, ttl, expires, age, known, rejected, conflicts, desired, installed, failing;
 	json_int_t depth, pods, capacity;
@@ -101,24 +102,26 @@ static void test_status_full(void **state)
 		.store_connected = true,
 		.store_last_change_ns = clock_ns() - 4 * NS_PER_S,
 	};
+	strlcpy(v.limits.text[LIMIT_NEIGHBOURS], "nearly full", LIMIT_TEXT_MAX);
 	status_view_reason(&v, "route %d of %s", 7, "n\xff\x1b[2J\"\\");
 	assert_int_equal(status_json_status(&b, &v, &counts), 0);
 	root = parse(&b);
 	assert_int_equal(
-		json_unpack_ex(root, NULL, JSON_STRICT,
-			       "{s:s, s:s, s:b, s:[s], s:s, s:s, s:s, s:{s:s, s:s, s:I},"
-			       " s:{s:b, s:I, s:I}, s:{s:s, s:b, s:I}, s:{s:I, s:I, s:I},"
-			       " s:{s:I, s:I, s:I}, s:{s:I}, s:{s:I, s:I}}",
-			       "node", &node, "version", &reason, "ready", &ready, "reasons",
-			       &reason, "subnet", &subnet, "address", &address, "interface",
-			       &interface, "bridge", "name", &bridge, "address", &gateway, "mtu",
-			       &mtu, "lease", "held", &held, "ttl_s", &ttl, "expires_in_s",
-			       &expires, "store", "endpoint", &endpoint, "connected", &connected,
-			       "last_change_age_s", &age, "peers", "known", &known, "rejected",
-			       &rejected, "conflicts", &conflicts, "routes", "desired", &desired,
-			       "installed", &installed, "failing", &failing, "queue", "depth",
-			       &depth, "pods", "held", &pods, "capacity", &capacity),
+		json_unpack_ex(
+			root, NULL, JSON_STRICT,
+			"{s:s, s:s, s:b, s:[s], s:[s], s:s, s:s, s:s, s:{s:s, s:s, s:I},"
+			" s:{s:b, s:I, s:I}, s:{s:s, s:b, s:I}, s:{s:I, s:I, s:I},"
+			" s:{s:I, s:I, s:I}, s:{s:I}, s:{s:I, s:I}}",
+			"node", &node, "version", &reason, "ready", &ready, "reasons", &reason,
+			"warnings", &warning, "subnet", &subnet, "address", &address, "interface",
+			&interface, "bridge", "name", &bridge, "address", &gateway, "mtu", &mtu,
+			"lease", "held", &held, "ttl_s", &ttl, "expires_in_s", &expires, "store",
+			"endpoint", &endpoint, "connected", &connected, "last_change_age_s", &age,
+			"peers", "known", &known, "rejected", &rejected, "conflicts", &conflicts,
+			"routes", "desired", &desired, "installed", &installed, "failing", &failing,
+			"queue", "depth", &depth, "pods", "held", &pods, "capacity", &capacity),
 		0);
+	assert_string_equal(warning, "nearly full");
 	assert_string_equal(node, "n1");
 	assert_string_equal(subnet, "10.2.1.0/24");
 	assert_string_equal(address, "192.168.0.11");

@@ -251,7 +251,11 @@ static void test_routes(void **state)
 {
 	struct prefix ours = prefix("10.2.3.0/24"), other = prefix("10.2.4.0/24");
 	struct prefix foreign = prefix("10.2.5.0/24"), failing = prefix("10.2.6.0/24");
+	struct prefix stale = prefix("10.2.7.0/24"), stuck = prefix("10.2.8.0/24");
 	struct addr right = addr("192.168.0.3"), wrong = addr("192.168.0.99");
+	struct key hop = key_nexthop(&wrong);
+	struct queue_item item;
+	const atomic_bool quit = false;
 	json_t *root, *one;
 
 	for (unsigned n = 2; n <= 6; n++)
@@ -261,8 +265,13 @@ static void test_routes(void **state)
 	assert_int_equal(fib_note(t.source.fib, &foreign, FIB_FOREIGN, NULL), 0);
 	fail_key(&foreign, -EEXIST);
 	fail_key(&failing, -ENETUNREACH);
+	assert_int_equal(fib_note(t.source.fib, &stale, FIB_OURS, &wrong), 0);
+	fail_key(&stuck, -EBUSY);
+	queue_put(t.source.queue, &hop, QUEUE_CHANGE, 0);
+	assert_int_equal(queue_take(t.source.queue, &item, 1, &quit), 1);
+	queue_done(t.source.queue, &item, -ENETDOWN);
 	root = get_json("/status/routes");
-	assert_int_equal(json_array_size(json_object_get(root, "routes")), 5);
+	assert_int_equal(json_array_size(json_object_get(root, "routes")), 8);
 
 	one = row(root, "routes", "destination", "10.2.2.0/24");
 	assert_text(one, "state", "pending");
@@ -282,6 +291,17 @@ static void test_routes(void **state)
 	assert_text(one, "reason", "the next hop is not on a network of this node");
 	assert_int_equal(json_integer_value(json_object_get(one, "tries")), 1);
 	assert_true(json_is_integer(json_object_get(one, "next_try_s")));
+
+	one = row(root, "routes", "destination", "10.2.7.0/24");
+	assert_text(one, "state", "stale");
+	assert_text(one, "via", "192.168.0.99");
+	assert_text(one, "node", NULL);
+	one = row(root, "routes", "destination", "10.2.8.0/24");
+	assert_text(one, "state", "failing");
+	assert_true(json_is_integer(json_object_get(one, "next_try_s")));
+	one = row(root, "routes", "reason", "the link to the other nodes is down");
+	assert_text(one, "destination", NULL);
+	assert_text(one, "via", "192.168.0.99");
 	json_decref(root);
 }
 
