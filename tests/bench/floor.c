@@ -3,8 +3,9 @@
  * The kernel's own limit: what poplin does, done with as little else as possible.
  *
  *	floor routes N DEVICE	N nexthops and N routes in large batches; prints seconds
- *	floor count N		waits until N routes of protocol 84 were made; prints when, by the
- *				monotonic clock
+ *	floor watch CAUSE N	waits until N routes of protocol 84 were made after the CAUSE (start,
+ *				delete, replace, link); prints when the last of the cause was seen
+ *				and when the last route, by the monotonic clock
  *	floor pods N BRIDGE	N times a veth with its peer in a new namespace, address, up,
  *				default route, then its removal; prints the microseconds of each
  *	floor plugin BRIDGE	one of these, as a CNI plugin of its own: CNI_COMMAND, CNI_NETNS and
@@ -23,6 +24,7 @@
 #include <linux/veth.h>
 #include <net/if.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -184,41 +186,89 @@ static void routes(uint32_t count, const char *device)
 	printf("%.6f\n", now() - start);
 }
 
-/* -- counting ---------------------------------------------------------------- */
+/* -- watching ---------------------------------------------------------------- */
 
-#define COUNT_AT_ONCE 256
+#define WATCH_AT_ONCE 256
+
+/* What routes are made for, and what tells of it. */
+enum cause {
+	CAUSE_START,   /* nothing: from the first route on */
+	CAUSE_DELETE,  /* routes of ours were deleted */
+	CAUSE_REPLACE, /* one of ours was replaced by another of our protocol */
+	CAUSE_LINK,    /* a link came up */
+};
+
+struct watch {
+	enum cause cause;
+	uint32_t wanted, seen;
+	double began, last;
+};
+
+static bool is_ours(const struct nlmsghdr *h)
+{
+	return ((const struct rtmsg *)NLMSG_DATA(h))->rtm_protocol == 84;
+}
+
+static bool is_cause(const struct watch *w, const struct nlmsghdr *h)
+{
+	switch (w->cause) {
+	case CAUSE_START:
+		return h->nlmsg_type == RTM_NEWROUTE && is_ours(h) && w->seen == 0;
+	case CAUSE_DELETE:
+		return h->nlmsg_type == RTM_DELROUTE && is_ours(h);
+	case CAUSE_REPLACE:
+		return h->nlmsg_type == RTM_NEWROUTE && is_ours(h) && w->began == 0;
+	case CAUSE_LINK:
+		return h->nlmsg_type == RTM_NEWLINK && w->seen == 0 &&
+		       (((const struct ifinfomsg *)NLMSG_DATA(h))->ifi_flags & IFF_UP);
+	}
+	return false;
+}
+
+static void take_notification(struct watch *w, const struct nlmsghdr *h, double at)
+{
+	bool cause = is_cause(w, h);
+
+	if (cause)
+		w->began = at;
+	if (h->nlmsg_type == RTM_NEWROUTE && is_ours(h) && !(cause && w->cause == CAUSE_REPLACE)) {
+		w->seen++;
+		w->last = at;
+	}
+}
 
 /* Many notifications per system call: who measures should not take the core. */
-static void count_routes(uint32_t wanted)
+static void watch_routes(enum cause cause, uint32_t wanted)
 {
-	static char buffers[COUNT_AT_ONCE][512];
-	struct sockaddr_nl address = { .nl_family = AF_NETLINK, .nl_groups = RTMGRP_IPV4_ROUTE };
-	struct mmsghdr messages[COUNT_AT_ONCE] = { 0 };
-	struct iovec iov[COUNT_AT_ONCE];
-	int fd = open_socket(), size = 256 << 20;
+	static char buffers[WATCH_AT_ONCE][512];
+	struct sockaddr_nl address = { .nl_family = AF_NETLINK,
+				       .nl_groups = RTMGRP_IPV4_ROUTE | RTMGRP_LINK };
+	struct mmsghdr messages[WATCH_AT_ONCE] = { 0 };
+	struct watch w = { .cause = cause, .wanted = wanted };
+	struct iovec iov[WATCH_AT_ONCE];
+	int fd = open_socket(), size = 512 << 20;
 
 	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
 	if (bind(fd, (struct sockaddr *)(void *)&address, sizeof(address)) < 0)
 		die("bind");
 	printf("ready\n");
 	fflush(stdout);
-	for (int i = 0; i < COUNT_AT_ONCE; i++) {
+	for (int i = 0; i < WATCH_AT_ONCE; i++) {
 		iov[i] = (struct iovec){ buffers[i], sizeof(buffers[i]) };
 		messages[i].msg_hdr = (struct msghdr){ .msg_iov = &iov[i], .msg_iovlen = 1 };
 	}
-	for (uint32_t seen = 0; seen < wanted;) {
-		int n = recvmmsg(fd, messages, COUNT_AT_ONCE, MSG_WAITFORONE, NULL);
+	while (w.seen < w.wanted) {
+		/* One by one where each has its own time. */
+		unsigned most = wanted < WATCH_AT_ONCE ? 1 : WATCH_AT_ONCE;
+		int n = recvmmsg(fd, messages, most, MSG_WAITFORONE, NULL);
+		double at = now();
 
 		if (n < 0)
 			die("recvmmsg");
-		for (int i = 0; i < n; i++) {
-			const struct nlmsghdr *h = (const void *)buffers[i];
-			const struct rtmsg *rt = NLMSG_DATA(h);
-
-			seen += h->nlmsg_type == RTM_NEWROUTE && rt->rtm_protocol == 84;
-		}
+		for (int i = 0; i < n; i++)
+			take_notification(&w, (const void *)buffers[i], at);
 	}
-	printf("%.6f\n", now());
+	printf("%.6f %.6f\n", w.began, w.last);
 }
 
 /* -- pods -------------------------------------------------------------------- */
@@ -376,22 +426,35 @@ static void plugin(const char *bridge)
 	configure(pod, if_nametoindex("eth0"), htonl(0x0a020002 + number), htonl(0x0a020001));
 }
 
+static int watch(const char *cause, uint32_t count)
+{
+	static const char *const causes[] = { "start", "delete", "replace", "link" };
+
+	for (unsigned i = 0; i < sizeof(causes) / sizeof(causes[0]); i++) {
+		if (strcmp(cause, causes[i]) != 0)
+			continue;
+		watch_routes((enum cause)i, count);
+		return 0;
+	}
+	return 2;
+}
+
 int main(int argc, char **argv)
 {
-	uint32_t count = argc > 2 ? (uint32_t)atoi(argv[2]) : 0;
+	uint32_t count = argc == 4 ? (uint32_t)atoi(argv[strcmp(argv[1], "watch") ? 2 : 3]) : 0;
 
 	if (argc == 3 && strcmp(argv[1], "plugin") == 0) {
 		plugin(argv[2]);
 		return 0;
 	}
-	if (count && argc == 3 && strcmp(argv[1], "count") == 0)
-		count_routes(count);
-	else if (count && argc == 4 && strcmp(argv[1], "routes") == 0)
+	if (count && strcmp(argv[1], "watch") == 0)
+		return watch(argv[2], count);
+	if (count && strcmp(argv[1], "routes") == 0)
 		routes(count, argv[3]);
-	else if (count && argc == 4 && strcmp(argv[1], "pods") == 0)
+	else if (count && strcmp(argv[1], "pods") == 0)
 		pods(count, argv[3]);
 	else
-		fprintf(stderr,
-			"usage: floor routes|pods COUNT DEVICE, count COUNT, or plugin BRIDGE\n");
+		fprintf(stderr, "usage: floor routes|pods COUNT DEVICE, watch CAUSE COUNT, or "
+				"plugin BRIDGE\n");
 	return count ? 0 : 2;
 }
