@@ -325,6 +325,7 @@ static int start_http(struct agent *a, struct err *err)
 		.fib = a->fib,
 		.queue = a->queue,
 		.ipam_dir = a->ipam_dir,
+		.podlog = &a->podlog,
 		.view = agent_view,
 		.arg = a,
 	};
@@ -381,6 +382,7 @@ static int start(struct agent *a, struct err *err)
 static void stop(struct agent *a)
 {
 	httpd_stop(a->httpd);
+	podlog_done(&a->podlog);
 	if (a->watcher)
 		watcher_stop(a->watcher);
 	if (a->lease)
@@ -421,6 +423,7 @@ int agent_run(struct settings *s, const char *config, bool required, struct err 
 	int r;
 
 	mutex_init(&a.lock, LOCK_AGENT);
+	podlog_init(&a.podlog, s->state_dir);
 	strlcpy(a.node_name, s->node_name, sizeof(a.node_name));
 	strlcpy(a.bridge_name, s->bridge_name, sizeof(a.bridge_name));
 	(void)snprintf(a.ipam_dir, sizeof(a.ipam_dir), "%s/ipam/%s", s->state_dir, s->cni_name);

@@ -32,6 +32,7 @@ struct agent {
 	char node_name[NODE_NAME_TEXT_MAX];
 	char bridge_name[IF_NAMESIZE];
 	char machine[RECORD_MACHINE_MAX + 1];
+	struct podlog podlog; /* HTTP thread only, while it runs */
 	char ipam_dir[SETTING_PATH_MAX + SETTING_CNI_NAME_MAX + 8];
 
 	int lock_fd, signal_fd, event_fd;

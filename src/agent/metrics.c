@@ -20,12 +20,14 @@ static const char *const family_values[] = { "ipv4", "ipv6" };
 static const char *const op_values[] = { "add", "replace", "delete" };
 static const char *const drift_values[] = { "route", "nexthop", "bridge", "file" };
 static const char *const restart_values[] = { "cut", "idle", "stale", "reload", "compare" };
+static const char *const command_values[] = { "ADD", "DEL", "CHECK", "GC", "STATUS" };
 
 static_assert(countof(renewal_values) == METRIC_RESULTS, "a value for each");
 static_assert(countof(result_values) == METRIC_LOST, "ok and error");
 static_assert(countof(family_values) == METRIC_FAMILIES, "a value for each");
 static_assert(countof(op_values) == METRIC_OPS, "a value for each");
 static_assert(countof(drift_values) == METRIC_DRIFTS, "a value for each");
+static_assert(countof(command_values) == PODLOG_COMMANDS, "a value for each");
 static_assert(countof(restart_values) == METRIC_RESTARTS, "a value for each");
 
 static const char *errno_value(unsigned i)
@@ -53,6 +55,7 @@ static const char *limit_value(unsigned i)
 	X(DRIFT, METRIC_DRIFTS, "kind", drift_values, NULL, false)                                 \
 	X(RESTART, METRIC_RESTARTS, "reason", restart_values, NULL, false)                         \
 	X(LIMIT, LIMITS, "limit", NULL, limit_value, false)                                        \
+	X(COMMAND, PODLOG_COMMANDS, "command", command_values, NULL, false)                        \
 	X(STORE_OP, STORE_OPS, "op", NULL, store_op_value, false)                                  \
 	X(ERRNO, METRIC_ERRNOS, "errno", NULL, errno_value, true)
 

@@ -17,6 +17,7 @@
 
 #include "limits.h"
 #include "poplin/base/buf.h"
+#include "poplin/model/podlog.h"
 #include "poplin/store/store.h"
 
 /* -- values of labels ------------------------------------------------------ */
@@ -102,6 +103,10 @@ enum metric_restart {
 	  "1 if the last read of the configuration was accepted, 0 if it was refused.")            \
 	X(RELOAD_TIME, GAUGE_NS, "config_last_reload_success_timestamp_seconds", NONE, NONE,       \
 	  "Unix time of the last configuration that was accepted.")                                \
+	X(CNI_OPERATIONS, COUNTER, "cni_operations_total", COMMAND, RESULT,                        \
+	  "Runs of the CNI plugin that it told of.")                                               \
+	X(CNI_DURATION, HISTOGRAM, "cni_duration_seconds", COMMAND, NONE,                          \
+	  "Duration of the CNI plugin's runs, without the start of its process.")                  \
 	X(IPAM_ADDRESSES, GAUGE, "ipam_addresses", NONE, NONE, "Pod addresses in use.")            \
 	X(IPAM_CAPACITY, GAUGE, "ipam_capacity", NONE, NONE,                                       \
 	  "Pod addresses that the node's subnet has.")

@@ -403,13 +403,24 @@ static void set_gauges(const struct status_view *v, const struct status_counts *
 	metric_set(METRIC_IPAM_CAPACITY, 0, gauge(c->pods_capacity));
 }
 
+static void count_operation(const struct podlog_entry *entry, void *arg)
+{
+	enum metric_result result = entry->failed ? METRIC_ERROR : METRIC_OK;
+
+	metric_inc_labels(METRIC_CNI_OPERATIONS, entry->command, result);
+	metric_observe(METRIC_CNI_DURATION, entry->command, entry->duration_ns);
+}
+
 static int handle_metrics(struct httpd_reply *reply, void *arg)
 {
+	const struct status_source *source = arg;
 	struct status_view view;
 	struct status_counts counts;
 
 	look(arg, &view, &counts);
 	set_gauges(&view, &counts);
+	if (source->podlog)
+		podlog_read(source->podlog, count_operation, NULL);
 	reply->type = METRICS_CONTENT_TYPE;
 	return metrics_write(&reply->body);
 }

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "poplin/model/podlog.h"
 #include "poplin/model/prefix.h"
 #include "poplin/model/record.h"
 
@@ -65,7 +66,8 @@ struct status_source {
 	struct peers *peers;
 	struct fib *fib;
 	struct queue *queue;
-	const char *ipam_dir;				  /* STATE_DIR/ipam/<CNI_NAME> */
+	const char *ipam_dir;  /* STATE_DIR/ipam/<CNI_NAME> */
+	struct podlog *podlog; /* read by the HTTP thread alone; may be NULL */
 	void (*view)(struct status_view *ret, void *arg); /* *ret is zero before */
 	void *arg;
 };

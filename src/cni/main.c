@@ -10,6 +10,8 @@
 
 #include "cni.h"
 #include "poplin/base/buf.h"
+#include "poplin/base/clock.h"
+#include "poplin/model/podlog.h"
 
 #define STDIN_MAX ((size_t)1024 * 1024)
 
@@ -21,12 +23,14 @@ static const struct verb {
 	int (*run)(const struct request *req, struct err *err);
 	unsigned needs;
 	enum cni_version since;
+	enum podlog_command log;
 } verbs[] = {
-	{ "ADD", verb_add, NEED_CONTAINER | NEED_NETNS | NEED_INTERFACE, CNI_0_1_0 },
-	{ "DEL", verb_del, NEED_CONTAINER | NEED_INTERFACE, CNI_0_1_0 },
-	{ "CHECK", verb_check, NEED_CONTAINER | NEED_NETNS | NEED_INTERFACE, CNI_0_4_0 },
-	{ "STATUS", verb_status, 0, CNI_1_1_0 },
-	{ "GC", verb_gc, 0, CNI_1_1_0 },
+	{ "ADD", verb_add, NEED_CONTAINER | NEED_NETNS | NEED_INTERFACE, CNI_0_1_0, PODLOG_ADD },
+	{ "DEL", verb_del, NEED_CONTAINER | NEED_INTERFACE, CNI_0_1_0, PODLOG_DEL },
+	{ "CHECK", verb_check, NEED_CONTAINER | NEED_NETNS | NEED_INTERFACE, CNI_0_4_0,
+	  PODLOG_CHECK },
+	{ "STATUS", verb_status, 0, CNI_1_1_0, PODLOG_STATUS },
+	{ "GC", verb_gc, 0, CNI_1_1_0, PODLOG_GC },
 };
 
 /* -- input -------------------------------------------------------------------- */
@@ -175,10 +179,25 @@ static int print_versions(const struct buf *input)
 	return EXIT_SUCCESS;
 }
 
+/* For the agent's metrics; without an agent nobody counts. */
+static void tell_agent(const struct verb *verb, const struct netconf *conf, int result,
+		       int64_t started_ns)
+{
+	const struct podlog_entry entry = {
+		.command = verb->log,
+		.failed = result != 0,
+		.duration_ns = clock_ns() - started_ns,
+	};
+
+	if (conf->state_dir[0])
+		podlog_append(conf->state_dir, &entry);
+}
+
 static int run(const struct verb *verb, const struct buf *input, enum cni_version *version,
 	       struct err *err)
 {
 	struct request req = { .netns = "" };
+	int64_t started_ns = clock_ns();
 	/* The configuration first: errors are told in its version. */
 	int r = netconf_parse(input->data, input->len, &req.conf, version, err);
 
@@ -190,6 +209,7 @@ static int run(const struct verb *verb, const struct buf *input, enum cni_versio
 			    cni_version_names[req.conf.version]);
 	if (r == 0)
 		r = verb->run(&req, err);
+	tell_agent(verb, &req.conf, r, started_ns);
 	netconf_done(&req.conf);
 	return r;
 }

@@ -181,9 +181,16 @@ int ledger_release(const struct ledger *l, const char *owner, struct addr ret[st
 	char text[ADDR_TEXT_MAX], holder[OWNER_MAX];
 	int n = ledger_read_attachment(l, owner, named), held = 0, r;
 
+	/* What cannot be read may well be held: to go on would lose the address. */
+	if (n < 0 && n != -ENOENT && n != -EINVAL)
+		return n;
 	for (int i = 0; i < n; i++) {
+		r = ledger_read_link(l->addresses, addr_format(&named[i], text), holder,
+				     sizeof(holder));
+		if (r < 0 && r != -ENOENT && r != -EINVAL)
+			return r;
 		/* Half an allocation names what may be another's by now. */
-		if (!ledger_holder(l, &named[i], holder) || strcmp(holder, owner) != 0)
+		if (r < 0 || strcmp(holder, owner) != 0)
 			continue;
 		r = ledger_remove_link(l->addresses, addr_format(&named[i], text));
 		if (r < 0)

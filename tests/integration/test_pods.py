@@ -2,13 +2,14 @@
 """Pods, attached by the installed plugin through its written configuration."""
 import itertools
 import os
+import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from cluster import wait_for
+from cluster import CniError, wait_for
 
 
 def held(node):
@@ -58,6 +59,35 @@ def test_two_hundred_pods(make_cluster):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda p: p.detach(), pods))
     assert held(node) == set() and pod_links(node) == set()
+
+
+def operations(node):
+    """{(command, result): how many}, without those that never were."""
+    found = re.findall(r'^poplin_cni_operations_total\{command="(\w+)",result="(\w+)"\} (\d+)$',
+                       node.http("/metrics")[1], re.M)
+    return {(command, result): int(n) for command, result, n in found if n != "0"}
+
+
+def test_what_the_plugin_did_is_counted(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60)
+    node, = cluster.start_nodes(1)
+    assert operations(node) == {}
+    pods = [node.pod(f"p{i}", attach=False) for i in range(20)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda p: p.attach(), pods))
+    with pytest.raises(CniError):
+        pods[0].attach()
+    assert operations(node) == {("ADD", "ok"): 20, ("ADD", "error"): 1}
+    assert node.metric('poplin_cni_duration_seconds_count{command="ADD"}') == 21
+    assert 0 < node.metric('poplin_cni_duration_seconds_sum{command="ADD"}') < 21 * 5
+    # What is done while no agent runs is counted by the next one, which begins at zero.
+    node.stop()
+    for pod in pods[:5]:
+        pod.detach()
+    node.start(ready=True)
+    assert operations(node) == {("DEL", "ok"): 5}
+    assert operations(node) == {("DEL", "ok"): 5}
+    assert node.metric("poplin_ipam_addresses") == 15
 
 
 def test_a_full_node_says_so_and_recovers(make_cluster):

@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The CNI plugin killed at each system call and at random, and each call of it failing in turn.
+
+Whatever the moment, a DEL takes everything away, and the next ADD works. The long forms:
+
+    POPLIN_KILLS=1000 POPLIN_CHURN=10000 pytest tests/integration/test_cni_crash.py
+"""
+import collections
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cnilib import PLUGIN, Node, ip, pod_links
+from cluster import wait_for
+from machine import is_root
+
+pytestmark = [
+    pytest.mark.skipif(not is_root(), reason="needs root"),
+    pytest.mark.skipif(not PLUGIN.exists(), reason=f"{PLUGIN} is not built"),
+    pytest.mark.skipif(PLUGIN.exists() and (b"__asan_" in PLUGIN.read_bytes() or b"__tsan_" in PLUGIN.read_bytes()),
+                       reason="a sanitizer's system calls are not the plugin's (stage gcc runs this)"),
+]
+KILLS = int(os.environ.get("POPLIN_KILLS", "100"))
+CHURN = int(os.environ.get("POPLIN_CHURN", "600"))
+PARALLEL = 64
+
+# What changes the world or asks it: the calls of files and sockets, of processes and namespaces.
+CALLS = ("openat,read,write,close,access,faccessat2,newfstatat,fstatfs,ioctl,mkdir,mkdirat,readlinkat,symlinkat,linkat,"
+         "unlinkat,unlink,renameat,renameat2,rename,flock,pread64,pwrite64,ftruncate,fallocate,getdents64,mmap,socket,"
+         "setsockopt,bind,getsockname,connect,sendto,sendmsg,recvmsg,recvfrom,poll,ppoll,setns,pipe2,clone,"
+         "clone3,fork,vfork,wait4,exit_group").split(",")
+STRACE = ["strace", "-qq", "-f", "-e", "signal=none"]
+
+
+@pytest.fixture
+def node():
+    with Node() as made:
+        yield made
+
+
+def traced(node, arguments, command, pod, container="victim"):
+    """Runs the plugin under strace; (exit status or signal, standard output, the trace)."""
+    with tempfile.NamedTemporaryFile("r") as trace, tempfile.TemporaryFile() as stdin:
+        stdin.write(json.dumps(node.config()).encode())
+        stdin.seek(0)
+        env = {"CNI_COMMAND": command, "CNI_CONTAINERID": container,
+               "CNI_IFNAME": "eth0", "CNI_NETNS": pod.path}
+        argv = ["/usr/bin/nsenter", f"--net={node.netns.path}", *STRACE, "-o", trace.name]
+        for name, value in env.items():
+            argv += ["-E", f"{name}={value}"]
+        done = subprocess.run([*argv, *arguments, str(PLUGIN)], check=False, stdin=stdin, timeout=60,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        return done.returncode, done.stdout.decode(), trace.read()
+
+
+def calls_of(trace):
+    """[(name, how many of that name before it)] of the plugin itself, in order."""
+    seen, calls, first = collections.Counter(), [], None
+    for line in trace.splitlines():
+        found = re.match(r"(\d+) +(\w+)\(", line)
+        if not found or "resumed>" in line:
+            continue
+        first = first or found[1]
+        if found[1] != first:
+            continue  # of the child
+        seen[found[2]] += 1
+        calls.append((found[2], seen[found[2]]))
+    # What went before main() is the C library's; it starts with the configuration.
+    start = next((i for i, call in enumerate(calls) if call == ("read", 1)), 0)
+    return calls[max(start - 1, 0):]
+
+
+def record(node, command, pod):
+    """The calls of an undisturbed run."""
+    code, out, trace = traced(node, ["-e", "trace=" + ",".join(f"?{c}" for c in CALLS)], command, pod)
+    assert code == 0, (code, out)
+    return calls_of(trace)
+
+
+def assert_cleared(node, pod):
+    """What is left is found by a DEL, and then nothing is there."""
+    answer = node.delete("victim")
+    assert answer.code == 0, answer
+    node.assert_empty()
+    assert pod_links(pod) == []
+
+
+# "first ADD": the one that makes the folders.
+KINDS = ["first ADD", "ADD", "DEL"]
+
+
+def prepare(node, pod, kind):
+    """What is there before the run in question; returns its command."""
+    if kind == "first ADD":
+        shutil.rmtree(node.folder / "ipam", ignore_errors=True)
+    if kind == "DEL":
+        assert node.add("victim", pod).code == 0
+    return kind.split()[-1]
+
+
+def each_moment(node, pod, kind):
+    assert node.add("victim", pod).code == 0 and node.delete("victim").code == 0
+    calls = record(node, prepare(node, pod, kind), pod)
+    node.delete("victim")
+    assert len(calls) > 20, calls
+    return calls
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_each_system_call(node, kind):
+    pod = node.pod()
+    calls = each_moment(node, pod, kind)
+    killed = 0
+    for name, number in calls:
+        command = prepare(node, pod, kind)
+        code, _, _ = traced(node, ["-e", f"inject={name}:signal=KILL:when={number}"], command, pod)
+        killed += code != 0
+        assert_cleared(node, pod)
+    assert killed >= len(calls) * 0.9, (killed, len(calls))
+    assert node.add("victim", pod).code == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+def test_each_call_fails_in_turn(node, kind, error):
+    """A failed ADD says so and leaves nothing, not even for DEL; a failed DEL can be repeated."""
+    pod = node.pod()
+    calls = [call for call in each_moment(node, pod, kind) if call[0] != "exit_group"]
+    failed = 0
+    for name, number in calls:
+        command = prepare(node, pod, kind)
+        code, out, _ = traced(node, ["-e", f"inject={name}:error={error}:when={number}"], command, pod)
+        where = (name, number, code, out)
+        assert code in (0, 1), where
+        if code:
+            failed += 1
+            # The one call that cannot tell of its own failure is the write of the telling.
+            assert name == "write" or json.loads(out)["code"] > 0, where
+        if command == "ADD" and code:
+            wait_for(lambda: not node.links(), lambda: f"nothing to be left after {where}", 5)
+            # Where the taking back itself met a failure the error says what is left, for DEL.
+            if "could not be taken back" not in out:
+                assert node.held() == {}, where
+                assert pod_links(pod) == [], where
+        elif code == 0:
+            assert len(node.held()) == (command == "ADD"), where
+            assert len(node.links()) == (command == "ADD"), where
+        assert_cleared(node, pod)
+    assert failed > 10, failed
+
+
+def test_each_answer_of_the_kernel_is_a_refusal(node):
+    """The kernel itself says no, to each kind of request: names taken, places gone, limits met."""
+    def refused(word, **variables):
+        answer = node.add("victim", pod, **variables)
+        assert answer.code == 1 and word in answer.json["msg"], answer
+        assert node.held() == {} and node.attachments() == {}
+        assert [name for name in node.links() if name.startswith("pop")] == []
+        answer = node.delete("victim")
+        assert answer.code == 0, answer
+
+    pod = node.pod()
+    pod.ip("link", "add", "eth0", "type", "bridge")
+    refused("eth0")
+    assert pod_links(pod) == ["eth0"]
+    pod.ip("link", "delete", "eth0")
+    pod.ip("link", "add", "other", "type", "bridge")
+    pod.ip("link", "set", "other", "up")
+    pod.ip("address", "add", "10.2.1.9/24", "dev", "other")
+    pod.ip("route", "add", "default", "via", "10.2.1.1")
+    refused("route")
+    pod.ip("link", "delete", "other")
+    node.netns.ip("link", "delete", node.bridge)
+    refused(node.bridge)
+    node.netns.ip("link", "add", node.bridge, "type", "veth", "peer", "name", "other")
+    refused(node.bridge)
+    node.netns.ip("link", "delete", node.bridge)
+
+
+def test_the_child_of_a_del_dies(node):
+    """Killed before it asked the kernel: the parent removes the link itself, and then the address."""
+    pod = node.pod()
+    assert node.add("victim", pod).code == 0
+    for name in "close", "sendto":
+        # -f counts the calls of each process by itself: the child's first send is its only one.
+        code, out, trace = traced(node, ["-e", "trace=?sendto,?close,?clone,?fork,?vfork", "-e",
+                                         f"inject={name}:signal=KILL:when=1"], "DEL", pod)
+        assert code in (0, -signal.SIGKILL, 128 + signal.SIGKILL, 1), (code, out, trace)
+        assert_cleared(node, pod)
+        assert node.add("victim", pod).code == 0
+    assert_cleared(node, pod)
+
+
+def test_del_returns_when_the_link_is_gone(node):
+    """And holds the runtime up no longer: its standard output is closed by then."""
+    pods = {f"c{i}": node.pod() for i in range(20)}
+    for name, pod in pods.items():
+        assert node.add(name, pod).code == 0
+    for name, pod in pods.items():
+        process = node.start("DEL", node.config(), CONTAINERID=name, IFNAME="eth0")
+        out, _ = process.communicate(timeout=60)  # until the pipe is closed by all
+        assert process.returncode == 0, out
+        # No waiting here: the link is off the node, and out of the pod, before DEL returns.
+        assert pod_links(pod) == []
+    node.assert_empty()
+    assert not children_left()
+
+
+def children_left():
+    """Processes of the plugin that still run."""
+    left = []
+    for path in Path("/proc").glob("[0-9]*/exe"):
+        try:
+            if os.readlink(path) == str(PLUGIN) and ppid(path.parent) == 1:
+                left.append(path)
+        except OSError:
+            continue
+    return left and not wait_for(lambda: not [p for p in left if p.exists()], "children to end", 5)
+
+
+def ppid(path):
+    return int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def test_killed_at_random(node):
+    """POPLIN_KILLS times: an ADD or a DEL that is killed at some moment of its life."""
+    pod = node.pod()
+    moments = random.Random(5)
+    longest = {"ADD": 0, "DEL": 0}
+    killed, turns = collections.Counter(), 0
+    while sum(killed.values()) < KILLS:
+        command = moments.choice(["ADD", "DEL"])
+        if command == "DEL":
+            assert node.add("victim", pod).code == 0
+        process = node.start(command, node.config(), CONTAINERID="victim", IFNAME="eth0",
+                             NETNS=pod.path)
+        started = time.monotonic()
+        if turns >= 6:  # the first ones show how long it takes
+            time.sleep(moments.uniform(0, longest[command]))
+            process.kill()
+        process.communicate(timeout=60)
+        if turns < 6:
+            longest[command] = max(longest[command], time.monotonic() - started)
+        killed[command] += process.returncode == -signal.SIGKILL
+        turns += 1
+        assert turns < 20 * KILLS + 100, killed
+        assert_cleared(node, pod)
+    assert min(killed["ADD"], killed["DEL"]) > KILLS / 5, killed
+
+
+def test_64_at_once(node):
+    """ADDs, then DELs, then DELs and ADDs together: no address twice, none lost."""
+    pods = {f"c{i}": node.pod() for i in range(PARALLEL)}
+    config = node.config()
+
+    def all_at_once(command, names):
+        started = [(name, node.start(command, config, CONTAINERID=name, IFNAME="eth0",
+                                     NETNS=pods[name].path)) for name in names]
+        results = {}
+        for name, process in started:
+            out, err = process.communicate(timeout=120)
+            assert process.returncode == 0, (command, name, out, err)
+            results[name] = json.loads(out)["ips"][0]["address"] if out else None
+        return results
+
+    added = all_at_once("ADD", pods)
+    assert len(set(added.values())) == PARALLEL
+    assert len(node.held()) == len(node.links()) == PARALLEL
+    all_at_once("DEL", pods)
+    node.assert_empty()
+    half = list(pods)[:PARALLEL // 2]
+    rest = list(pods)[PARALLEL // 2:]
+    all_at_once("ADD", half)
+    with ThreadPoolExecutor(2) as pool:
+        gone, came = (pool.submit(all_at_once, *what) for what in (("DEL", half), ("ADD", rest)))
+        gone.result()
+        assert len(set(came.result().values())) == len(rest)
+    assert len(node.held()) == len(node.links()) == len(rest)
+    # The same one again and again, all at once: each of them is fine, and one is enough.
+    again = [node.start("DEL", config, CONTAINERID=rest[0], IFNAME="eth0") for _ in range(8)]
+    for process in again:
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, (out, err)
+    all_at_once("DEL", rest)
+    node.assert_empty()
+
+
+def test_churn(node):
+    """POPLIN_CHURN pods through a /24, 200 of them there at a time: never one address for two."""
+    moments = random.Random(24)
+    spare = [node.pod() for _ in range(208)]
+    there, made = {}, 0
+    config = node.config()
+
+    def add(name, pod):
+        return name, pod, node.add(name, pod, conf=config)
+
+    def remove(name):
+        return name, node.delete(name, conf=config)
+
+    with ThreadPoolExecutor(8) as pool:
+        while made < CHURN:
+            batch = [(f"c{made + i}", spare.pop()) for i in range(8)]
+            made += len(batch)
+            for name, pod, answer in pool.map(lambda b: add(*b), batch):
+                assert answer.code == 0, (name, answer)
+                address = answer.json["ips"][0]["address"]
+                assert address not in {a for a, _ in there.values()}, (name, address)
+                there[name] = address, pod
+            if len(spare) < 8:
+                leaving = moments.sample(list(there), 8 if made < CHURN else len(there))
+                for name, answer in pool.map(remove, leaving):
+                    assert answer.code == 0, (name, answer)
+                    spare.append(there.pop(name)[1])
+        assert set(node.held()) == {a.split("/")[0] for a, _ in there.values()}
+        for name, answer in pool.map(remove, list(there)):
+            assert answer.code == 0, (name, answer)
+    node.assert_empty()
