@@ -36,7 +36,8 @@
 #include "poplin/nl/route.h"
 #include "reload.h"
 
-#define HEARTBEAT_NS (10 * NS_PER_S)
+#define HEARTBEAT_NS	 (10 * NS_PER_S)
+#define REMOVAL_DELAY_NS NS_PER_S /* what is read old comes faster than that */
 
 /* -- bells: called on other threads ----------------------------------------- */
 
@@ -206,11 +207,19 @@ static int open_signals(struct agent *a, struct err *err)
 	return a->event_fd < 0 ? err_errno(err, a->event_fd, "eventfd") : 0;
 }
 
-static void on_key(const struct key *key, int64_t event_ns, void *arg)
+/*
+ * A route to a node that is gone hurts nobody for another moment. An agent that was cut off reads
+ * how records went and came back meanwhile; its routes are not to follow each step of that.
+ */
+static void on_key(const struct key *key, int64_t event_ns, bool gone, void *arg)
 {
 	struct agent *a = arg;
+	enum queue_class class = a->synced ? QUEUE_CHANGE : QUEUE_RESYNC;
 
-	queue_put(a->queue, key, a->synced ? QUEUE_CHANGE : QUEUE_RESYNC, event_ns);
+	if (gone)
+		queue_put_later(a->queue, key, class, event_ns, REMOVAL_DELAY_NS);
+	else
+		queue_put(a->queue, key, class, event_ns);
 }
 
 static void on_unresolved(const char *node, void *arg)

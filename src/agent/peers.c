@@ -26,6 +26,7 @@ struct touched {
 	unsigned count;
 	struct addr gateways[3 * RECORD_SUBNETS_MAX]; /* that lost a route */
 	unsigned ngateways;
+	bool gone; /* as in struct peers_config */
 };
 
 static void touch(struct touched *t, const struct prefix *prefix)
@@ -67,9 +68,9 @@ static struct gateway *find_gateway_locked(struct peers *p, const struct addr *a
 	return RB_FIND(gateway_tree, &p->gateways, &wanted);
 }
 
-static void tell_locked(struct peers *p, struct key key, int64_t event_ns)
+static void tell_locked(struct peers *p, struct key key, int64_t event_ns, bool gone)
 {
-	p->config.on_key(&key, event_ns, p->config.arg);
+	p->config.on_key(&key, event_ns, gone, p->config.arg);
 }
 
 /* False: out of memory, and the claim does not win for now. */
@@ -168,10 +169,11 @@ static void settle_touched_locked(struct peers *p, struct touched *t, int64_t ev
 	for (unsigned i = 0; i < t->count; i++)
 		settle_locked(p, &t->prefixes[i], t);
 	for (unsigned i = 0; i < t->count; i++)
-		tell_locked(p, key_route(&t->prefixes[i]), event_ns);
+		tell_locked(p, key_route(&t->prefixes[i]), event_ns,
+			    t->gone && !peers_first_claim_locked(p, &t->prefixes[i]));
 	for (unsigned i = 0; i < t->ngateways; i++)
 		if (!find_gateway_locked(p, &t->gateways[i]))
-			tell_locked(p, key_nexthop(&t->gateways[i]), event_ns);
+			tell_locked(p, key_nexthop(&t->gateways[i]), event_ns, t->gone);
 }
 
 /* Whether a record that could be read may have an effect. */
@@ -248,7 +250,7 @@ static struct peer *add_locked(struct peers *p, const char *name)
 
 static void remove_locked(struct peers *p, struct peer *peer, int64_t event_ns)
 {
-	struct touched t = { .count = 0 };
+	struct touched t = { .gone = true };
 
 	take_out_locked(p, peer, &t);
 	RB_REMOVE(peer_tree, &p->by_name, peer);

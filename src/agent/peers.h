@@ -31,8 +31,11 @@ struct peers_config {
 	struct network network;
 	const char *node;    /* our own name: that record is no peer */
 	struct addr address; /* our own */
-	/* What may have to change in the kernel. event_ns as in struct queue_item. */
-	void (*on_key)(const struct key *key, int64_t event_ns, void *arg);
+	/*
+	 * What may have to change in the kernel. event_ns as in struct queue_item. gone: a record
+	 * went, and it may be back at once: its node claims again, or what is read are old changes.
+	 */
+	void (*on_key)(const struct key *key, int64_t event_ns, bool gone, void *arg);
 	/* A record without an address: peers_resolved() is wanted for that node. May be NULL. */
 	void (*on_unresolved)(const char *node, void *arg);
 	void *arg;

@@ -211,27 +211,36 @@ static void end_ready_locked(struct queue *q, struct queue_entry *e)
 	q->stats.ready--;
 }
 
+/* Until e->due_ns. */
 static void make_delayed_locked(struct queue *q, struct queue_entry *e)
 {
 	e->state = QUEUE_DELAYED;
-	e->class = QUEUE_RESYNC;
-	e->due_ns =
-		q->config.now() + backoff_ns(e->tries, QUEUE_BACKOFF_MIN_NS, QUEUE_BACKOFF_MAX_NS);
 	RB_INSERT(due_tree, &q->due, e);
-	q->stats.delayed++;
+	if (e->tries)
+		q->stats.delayed++;
 	cond_signal(&q->wake); /* it may be due earlier than what the sleeper waits for */
 }
 
 static void end_delay_locked(struct queue *q, struct queue_entry *e)
 {
 	RB_REMOVE(due_tree, &q->due, e);
-	q->stats.delayed--;
+	if (e->tries)
+		q->stats.delayed--;
+}
+
+static void back_off_locked(struct queue *q, struct queue_entry *e)
+{
+	e->class = QUEUE_RESYNC;
+	e->due_ns =
+		q->config.now() + backoff_ns(e->tries, QUEUE_BACKOFF_MIN_NS, QUEUE_BACKOFF_MAX_NS);
+	make_delayed_locked(q, e);
 }
 
 /* -- putting ----------------------------------------------------------------- */
 
+/* due_ns: not before; 0: at once. */
 static void put_locked(struct queue *q, const struct key *key, enum queue_class class,
-		       int64_t event_ns)
+		       int64_t event_ns, int64_t due_ns)
 {
 	struct queue_entry *e;
 	bool new;
@@ -250,23 +259,35 @@ static void put_locked(struct queue *q, const struct key *key, enum queue_class 
 		if (!e->again || class < e->class)
 			e->class = class;
 		e->again = true;
+		e->due_ns = due_ns;
 		return;
 	}
 	if (!new && e->state == QUEUE_READY) {
-		if (class >= e->class)
+		if (class >= e->class && !due_ns)
 			return;
 		end_ready_locked(q, e);
 	} else if (!new) {
 		end_delay_locked(q, e);
 	}
 	e->class = class;
-	make_ready_locked(q, e);
+	e->due_ns = due_ns;
+	if (due_ns)
+		make_delayed_locked(q, e);
+	else
+		make_ready_locked(q, e);
 }
 
 void queue_put(struct queue *q, const struct key *key, enum queue_class class, int64_t event_ns)
 {
 	mutex_hold(&q->lock);
-	put_locked(q, key, class, event_ns);
+	put_locked(q, key, class, event_ns, 0);
+}
+
+void queue_put_later(struct queue *q, const struct key *key, enum queue_class class,
+		     int64_t event_ns, int64_t delay_ns)
+{
+	mutex_hold(&q->lock);
+	put_locked(q, key, class, event_ns, q->config.now() + delay_ns);
 }
 
 void queue_hold(struct queue *q)
@@ -366,10 +387,12 @@ static bool done_locked(struct queue *q, struct queue_entry *e, int result)
 	e->tries = result < 0 ? e->tries + 1 : 0;
 	if (result < 0)
 		metric_inc(METRIC_WORKQUEUE_RETRIES);
-	if (e->again)
+	if (e->again && e->due_ns)
+		make_delayed_locked(q, e);
+	else if (e->again)
 		make_ready_locked(q, e);
 	else if (result < 0)
-		make_delayed_locked(q, e);
+		back_off_locked(q, e);
 	else
 		forget_entry_locked(q, e);
 	return drained_locked(q);

@@ -71,6 +71,12 @@ DEFINE_AUTO(struct queue *, queue_free)
  * two. Out of memory: the key is lost until the next resync, and the log says so.
  */
 void queue_put(struct queue *q, const struct key *key, enum queue_class class, int64_t event_ns);
+/*
+ * The same, but the key is not looked at before delay_ns have passed, even if it was ready, unless
+ * queue_put() comes in between: for changes that are likely to be undone, and can wait.
+ */
+void queue_put_later(struct queue *q, const struct key *key, enum queue_class class,
+		     int64_t event_ns, int64_t delay_ns);
 
 /*
  * Between the two, puts wake nobody: whoever has a whole list to put would otherwise wake a worker
@@ -95,7 +101,8 @@ enum queue_stop {
 void queue_stop(struct queue *q, enum queue_stop how);
 
 struct queue_stats {
-	size_t ready, working, delayed;
+	size_t ready, working;
+	size_t delayed; /* of those that failed */
 };
 void queue_stats(struct queue *q, struct queue_stats *ret);
 

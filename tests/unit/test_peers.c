@@ -10,17 +10,18 @@
 #include "unit.h"
 
 static struct peers *peers;
-static struct buf told; /* the keys, as text: "10.2.1.0/24 " or "!192.168.0.1 " */
+static struct buf told; /* the keys, as text: "10.2.1.0/24 " or "!192.168.0.1 ", "-" if gone */
 static struct buf unresolved;
 
-static void on_key(const struct key *key, int64_t event_ns, void *arg)
+static void on_key(const struct key *key, int64_t event_ns, bool gone, void *arg)
 {
 	char text[PREFIX_TEXT_MAX];
 
 	prefix_format(&key->prefix, text);
 	if (key->kind == KEY_NEXTHOP)
 		text[strcspn(text, "/")] = '\0';
-	(void)buf_printf(&told, "%s%s ", key->kind == KEY_NEXTHOP ? "!" : "", text);
+	(void)buf_printf(&told, "%s%s%s ", gone ? "-" : "", key->kind == KEY_NEXTHOP ? "!" : "",
+			 text);
 }
 
 static void on_unresolved(const char *node, void *arg)
@@ -164,7 +165,7 @@ static void a_record_comes_changes_and_goes(void **state)
 	assert_told("10.2.1.0/24 10.2.7.0/24 ");
 	assert_route("10.2.1.0/24", NULL);
 	apply("n1", NULL, 0);
-	assert_told("10.2.7.0/24 !192.168.0.2 ");
+	assert_told("-10.2.7.0/24 -!192.168.0.2 ");
 	assert_route("10.2.7.0/24", NULL);
 	assert_counts(0, 0, 0, 0);
 	apply("never-there", NULL, 0);
@@ -228,7 +229,7 @@ static void the_older_claim_wins_whatever_came_first(void **state)
 	assert_route("10.2.1.0/24", "192.168.0.2");
 	buf_reset(&told);
 	apply("old", NULL, 0);
-	assert_told("10.2.1.0/24 !192.168.0.2 ");
+	assert_told("10.2.1.0/24 -!192.168.0.2 ");
 	assert_route("10.2.1.0/24", "192.168.0.3");
 	apply("young", NULL, 0);
 	assert_route("10.2.1.0/24", "192.168.0.3");
@@ -246,10 +247,10 @@ static void a_gateway_is_left_when_its_last_route_goes(void **state)
 	claim("n2", "10.2.2.0/24", "192.168.0.1", 2);
 	buf_reset(&told);
 	apply("n1", NULL, 0);
-	assert_told("10.2.1.0/24 ");
+	assert_told("-10.2.1.0/24 ");
 	assert_true(peers_gateway_used(peers, &gateway));
 	apply("n2", NULL, 0);
-	assert_told("10.2.2.0/24 !192.168.0.1 ");
+	assert_told("-10.2.2.0/24 -!192.168.0.1 ");
 	assert_false(peers_gateway_used(peers, &gateway));
 }
 
@@ -269,7 +270,7 @@ static void a_list_removes_what_it_does_not_have_only_when_complete(void **state
 	assert_told("10.2.3.0/24 ");
 	peers_end_sync(peers);
 	assert_true(peers_complete(peers));
-	assert_told("10.2.1.0/24 !192.168.0.1 ");
+	assert_told("-10.2.1.0/24 -!192.168.0.1 ");
 	assert_counts(2, 0, 0, 2);
 }
 

@@ -95,7 +95,7 @@ static void differs(const char *what, int i)
 		(void)snprintf(wrong, sizeof(wrong), "%s %d", what, i);
 }
 
-static void on_key(const struct key *key, int64_t event_ns, void *arg)
+static void on_key(const struct key *key, int64_t event_ns, bool gone, void *arg)
 {
 	uint32_t number = addr_to_ipv4(&key->prefix.addr);
 

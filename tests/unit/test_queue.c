@@ -153,6 +153,58 @@ static void a_key_in_work_is_not_given_twice_and_comes_again(void **state)
 	queue_free(q);
 }
 
+/* A record that went and came back: nobody may look while it is away. */
+static void a_key_put_for_later_waits_whatever_its_state(void **state)
+{
+	struct queue *q = make(test_clock);
+	struct key key = key_of(1);
+
+	queue_put_later(q, &key, QUEUE_CHANGE, 100, NS_PER_S); /* new */
+	assert_int_equal(state_of(q, 1), QUEUE_DELAYED);
+	put(q, 1, 0);
+	assert_int_equal(state_of(q, 1), QUEUE_READY);
+	queue_put_later(q, &key, QUEUE_CHANGE, 0, NS_PER_S); /* ready */
+	assert_int_equal(take_ready(q, 4), 0);
+	test_now += NS_PER_S / 2;
+	queue_put_later(q, &key, QUEUE_CHANGE, 0, NS_PER_S); /* delayed */
+	test_now += NS_PER_S;
+	assert_int_equal(take(q, 4), 1);
+	assert_int_equal(items[0].event_ns, 100);
+	queue_put_later(q, &key, QUEUE_CHANGE, 0, NS_PER_S); /* in work */
+	done(q, 1, 0);
+	assert_int_equal(state_of(q, 1), QUEUE_DELAYED);
+	test_now += NS_PER_S;
+	assert_int_equal(take(q, 4), 1);
+	queue_put_later(q, &key, QUEUE_CHANGE, 0, NS_PER_S);
+	put(q, 1, 0); /* it is back */
+	done(q, 1, 0);
+	assert_int_equal(state_of(q, 1), QUEUE_READY);
+	queue_free(q);
+}
+
+static void what_waits_for_later_counts_as_no_failure(void **state)
+{
+	struct queue *q = make(test_clock);
+	struct queue_stats stats;
+	struct key key = key_of(1);
+
+	queue_put_later(q, &key, QUEUE_CHANGE, 0, NS_PER_S);
+	queue_stats(q, &stats);
+	assert_int_equal(stats.delayed, 0);
+	test_now += NS_PER_S;
+	assert_int_equal(take(q, 1), 1);
+	done(q, 1, -EINVAL);
+	queue_stats(q, &stats);
+	assert_int_equal(stats.delayed, 1);
+	queue_put_later(q, &key, QUEUE_CHANGE, 0, NS_PER_S);
+	queue_stats(q, &stats);
+	assert_int_equal(stats.delayed, 1);
+	put(q, 1, 0);
+	queue_stats(q, &stats);
+	assert_int_equal(stats.delayed, 0);
+	queue_free(q);
+}
+
 static void a_failed_key_waits_longer_each_time_until_it_succeeds(void **state)
 {
 	struct queue *q = make(test_clock);
@@ -411,6 +463,8 @@ int main(void)
 		cmocka_unit_test(a_key_put_twice_is_one_entry_with_its_oldest_event),
 		cmocka_unit_test(kinds_are_different_keys),
 		cmocka_unit_test(a_key_in_work_is_not_given_twice_and_comes_again),
+		cmocka_unit_test(a_key_put_for_later_waits_whatever_its_state),
+		cmocka_unit_test(what_waits_for_later_counts_as_no_failure),
 		cmocka_unit_test(a_failed_key_waits_longer_each_time_until_it_succeeds),
 		cmocka_unit_test(a_put_ends_the_delay_but_not_the_count),
 		cmocka_unit_test(delays_end_in_the_order_of_their_time),

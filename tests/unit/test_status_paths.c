@@ -61,7 +61,7 @@ static void set_view(const struct status_view *view)
 	pthread_mutex_unlock(&view_lock);
 }
 
-static void on_key(const struct key *key, int64_t event_ns, void *arg)
+static void on_key(const struct key *key, int64_t event_ns, bool gone, void *arg)
 {
 }
 
