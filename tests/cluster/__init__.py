@@ -158,8 +158,8 @@ class Cluster:
         """Takes etcd off the switch; itself it goes on."""
         run("ip", "-n", self.store, "link", "set", "eth0", "down" if down else "up")
 
-    def etcdctl(self, *args, **kwargs):
-        return run("ip", "netns", "exec", self.store, "etcdctl", "--endpoints",
+    def etcdctl(self, *args, namespace=None, **kwargs):
+        return run("ip", "netns", "exec", namespace or self.store, "etcdctl", "--endpoints",
                    "http://127.0.0.1:2379", *args, env={**ENVIRONMENT, "ETCDCTL_API": "3"},
                    **kwargs)
 

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A minute of the fault soak, and its checker judged by logs that it must refuse."""
+import copy
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOAK = Path(__file__).resolve().parents[1] / "soak"
+sys.path.append(str(SOAK))
+
+from checker import Checker  # noqa: E402
+
+S = 1_000_000_000
+NET = "10.2.{}.0/24"
+
+
+class History:
+    """A log of three nodes, n1 to n3 with the subnets 1 to 3, written as the recorder does."""
+
+    def __init__(self):
+        self.lines = []
+        self.add("begin", 0)
+        for n in 1, 2, 3:
+            self.add("agent", 0.1, op="start", node=f"n{n}", name=f"n{n}", pid=n,
+                     address=f"172.30.10.{n}")
+            self.put(1, n)
+            self.state(1.1, n, until=9)
+        for n in 1, 2, 3:
+            for other in {1, 2, 3} - {n}:
+                self.route(1.5, n, "add", other)
+
+    def add(self, kind, t, **fields):
+        line = {"t": int(t * S), "k": kind, **fields}
+        self.lines.append(line)
+        return line
+
+    def etcd(self, t, op, key, value="", lease="0"):
+        """With a beat before it; number() fills in what counts them."""
+        self.add("beat", t - 0.1)
+        self.add("etcd", t - 0.05, op="put", key="/soak/beat", lease="0")
+        return self.add("etcd", t, op=op, key=key, value=value, lease=lease)
+
+    def number(self):
+        self.lines.sort(key=lambda line: line["t"])
+        revisions, sent, arrived = (itertools.count(1) for _ in range(3))
+        for line in self.lines:
+            if line["k"] == "beat":
+                line["n"] = next(sent)
+            elif line["k"] == "etcd":
+                line["rev"] = next(revisions)
+                if line["key"] == "/soak/beat":
+                    line["value"] = str(next(arrived))
+
+    def put(self, t, n, subnet=None, lease=None):
+        return self.etcd(t, "put", f"/poplin/nodes/n{n}", json.dumps(
+            {"subnets": [NET.format(subnet or n)], "address": f"172.30.10.{n}"}), lease or str(n))
+
+    def delete(self, t, n):
+        return self.etcd(t, "delete", f"/poplin/nodes/n{n}")
+
+    def state(self, t, n, until, subnet=None):
+        return self.add("state", t, node=f"n{n}", name=f"n{n}", subnet=NET.format(subnet or n),
+                        deadline=int(until * S), written=int(t * S), placed=int(t * S))
+
+    def route(self, t, n, op, subnet, via=None):
+        return self.add("route", t, node=f"n{n}", op=op, dst=NET.format(subnet),
+                        via=f"172.30.10.{via or subnet}")
+
+    def fault(self, begin, end, what, target):
+        for op, t in ("begin", begin), ("end", end):
+            self.add("fault", t, op=op, what=what, target=target, way="both ways")
+
+    def table(self, t, n, others):
+        return self.add("table", t, node=f"n{n}",
+                        routes={NET.format(s): f"172.30.10.{o}" for o, s in others.items()})
+
+    def end(self, t=100, subnets=None, states=True):
+        subnets = subnets or {1: 1, 2: 2, 3: 3}
+        for n in subnets:
+            if states:
+                self.state(t - 1, n, until=t + 4, subnet=subnets[n])
+            self.table(t, n, {o: s for o, s in subnets.items() if o != n})
+        self.add("finish", t + 1)
+        self.number()
+        return self
+
+    def violations(self):
+        return Checker(copy.deepcopy(self.lines)).check()
+
+    def broken(self):
+        """The rules that the checker says were broken."""
+        return sorted({v.rule for v in self.violations()})
+
+
+@pytest.fixture(name="h")
+def history():
+    return History()
+
+
+# -- logs that must pass --------------------------------------------------------------
+
+def test_a_quiet_run_passes(h):
+    assert h.end().broken() == []
+
+
+def expire_and_inherit(h, heir_at=12.0):
+    """n3 dies, its lease runs out, n1 loses its own too and gets the subnet."""
+    h.add("agent", 5, op="end", node="n3", status=-9)
+    h.delete(11, 3)
+    h.route(11.1, 1, "del", 3)
+    h.route(11.1, 2, "del", 3)
+    h.delete(11.5, 1)
+    h.route(11.6, 2, "del", 1)
+    h.put(heir_at, 1, subnet=3)
+    h.state(heir_at + 0.1, 1, until=99.5, subnet=3)
+    h.route(heir_at + 0.2, 2, "add", 3, via=1)
+
+
+def test_a_subnet_that_is_handed_on_after_its_lease_passes(h):
+    expire_and_inherit(h)
+    assert h.end(subnets={1: 3, 2: 2}).broken() == []
+
+
+def test_a_removal_right_after_the_record_came_back_passes(h):
+    h.delete(20, 3)
+    h.put(20.5, 3)
+    h.route(20.7, 1, "del", 3)
+    h.route(20.8, 1, "add", 3)
+    assert h.end().broken() == []
+
+
+def test_an_agent_that_was_behind_may_follow_late(h):
+    h.fault(19, 40, "cut agent from etcd", "n1")
+    h.delete(20, 3)
+    h.put(21, 3)
+    h.route(45, 1, "del", 3)
+    h.route(45.1, 1, "add", 3)
+    assert h.end().broken() == []
+
+
+def test_a_revoked_lease_is_nobodys_fault(h):
+    h.state(10, 3, until=15)
+    h.add("revoke", 11.9, node="n3", lease="3")
+    h.delete(12, 3)
+    h.put(12.5, 2, subnet=3)
+    h.state(12.6, 2, until=99.5, subnet=3)
+    h.state(12.7, 3, until=0)
+    h.put(13, 3, subnet=2, lease="33")
+    h.state(13.1, 3, until=99.5, subnet=2)
+    for n, was, now in (1, 2, 2), (1, 3, 3):
+        h.route(13.2, n, "add", now, via=5 - was)
+    assert h.end(subnets={1: 1, 2: 3, 3: 2}).broken() == []
+
+
+# -- one holder, and the fence ----------------------------------------------------------
+
+def test_two_holders_are_found(h):
+    h.state(10, 3, until=20)
+    expire_and_inherit(h)
+    assert "holder" in h.end(subnets={1: 3, 2: 2}).broken()
+
+
+def test_two_holders_for_a_thousandth_of_a_second_are_found(h):
+    h.state(10, 3, until=12.101)
+    expire_and_inherit(h)
+    assert "holder" in h.end(subnets={1: 3, 2: 2}).broken()
+
+
+def test_a_long_hold_behind_a_short_one_is_found(h):
+    # n1's short one lies within n3's; n2's begins after it, but within n3's yet.
+    h.state(30, 3, until=60)
+    h.state(35, 1, until=36, subnet=3)
+    h.state(40, 2, until=41, subnet=3)
+    found = [v for v in h.end().violations() if v.rule == "holder"]
+    assert len(found) >= 2
+
+
+def test_an_unrevoked_lease_excuses_nothing(h):
+    h.state(10, 3, until=15)
+    h.add("revoke", 11.9, node="n2", lease="2")
+    h.delete(12, 3)
+    h.put(12.5, 1, subnet=3)
+    h.state(12.6, 1, until=99.5, subnet=3)
+    assert {"fence", "holder"} <= set(h.end(subnets={1: 3, 2: 2}).broken())
+
+
+def test_a_deadline_past_the_leases_end_is_found(h):
+    h.state(10, 3, until=20)
+    h.delete(15, 3)
+    h.put(21, 3)
+    h.route(15.1, 1, "del", 3)
+    h.route(15.1, 2, "del", 3)
+    h.route(21.1, 1, "add", 3)
+    h.route(21.1, 2, "add", 3)
+    assert h.end().broken() == ["fence"]
+
+
+def test_a_state_file_without_a_claim_is_found(h):
+    h.state(10, 3, until=14, subnet=77)
+    assert h.end().broken() == ["fence"]
+
+
+# -- routes -------------------------------------------------------------------------------
+
+def test_a_route_lost_without_a_cause_is_found(h):
+    h.route(30, 1, "del", 2)
+    h.route(30.001, 1, "add", 2)
+    assert h.end().broken() == ["kept"]
+
+
+def test_a_route_lost_while_etcd_was_away_is_found(h):
+    h.fault(20, 40, "kill member", "m1")
+    h.route(30, 1, "del", 2)
+    h.route(41, 1, "add", 2)
+    assert h.end().broken() == ["kept"]
+
+
+def test_a_route_lost_in_a_restart_is_found(h):
+    h.fault(20, 21, "kill agent", "n1")
+    h.add("agent", 20, op="end", node="n1", status=-9)
+    h.add("agent", 21, op="start", node="n1", name="n1", pid=9, address="172.30.10.1")
+    h.route(21.5, 1, "del", 2)
+    h.route(21.6, 1, "add", 2)
+    assert h.end().broken() == ["kept"]
+
+
+def test_routes_lost_with_their_nexthop_are_found(h):
+    h.add("nexthop", 30, node="n1", op="del", via="172.30.10.2")
+    h.route(31, 1, "add", 2)
+    assert h.end().broken() == ["kept"]
+
+
+def test_an_absence_long_ago_excuses_no_removal(h):
+    h.delete(20, 3)
+    h.route(20.1, 1, "del", 3)
+    h.route(20.1, 2, "del", 3)
+    h.put(21, 3)
+    h.route(21.1, 1, "add", 3)
+    h.route(21.1, 2, "add", 3)
+    h.route(30, 1, "del", 3)
+    h.route(30.1, 1, "add", 3)
+    assert h.end().broken() == ["kept"]
+
+
+# -- the end ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("others", [{2: 2}, {2: 2, 3: 3, 4: 4}, {2: 2, 3: 4}, {2: 3, 3: 2}, {}])
+def test_a_wrong_table_is_found(h, others):
+    for n in 1, 2, 3:
+        h.state(99, n, until=104)
+    h.table(100, 1, others)
+    h.table(100, 2, {1: 1, 3: 3})
+    h.table(100, 3, {1: 1, 2: 2})
+    h.add("finish", 101)
+    h.number()
+    assert h.broken() == ["converged"]
+
+
+def test_a_node_that_is_left_without_a_lease_is_found(h):
+    assert h.end(states=False).broken() == ["converged"]
+
+
+def test_a_dead_nodes_record_that_stays_is_found(h):
+    h.add("agent", 50, op="end", node="n3", status=0)
+    assert h.end().broken() == ["converged"]
+
+
+def test_tables_from_before_the_last_fault_do_not_count(h):
+    h.end()
+    h.fault(100.5, 100.6, "compact", "")
+    assert h.broken() == ["converged"]
+
+
+def test_a_settling_time_that_is_too_long_is_found(h):
+    h.fault(20, 21, "compact", "")
+    assert h.end(t=200).broken() == ["converged"]
+
+
+# -- the log -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("kind", ["begin", "finish", "etcd", "state", "route", "table", "beat"])
+def test_a_log_with_a_part_missing_proves_nothing(h, kind):
+    h.end()
+    h.lines = [line for line in h.lines if line["k"] != kind]
+    assert "recorded" in h.broken()
+
+
+def test_a_missing_revision_proves_nothing(h):
+    h.end()
+    h.lines.remove(next(line for line in h.lines if line.get("rev") == 4))
+    assert "recorded" in h.broken()
+
+
+def test_what_the_recorder_lost_proves_nothing(h):
+    h.add("lost", 30, what="notifications")
+    assert h.end().broken() == ["recorded"]
+
+
+def test_an_agent_that_ends_by_itself_is_found(h):
+    h.add("died", 30, node="n1", pid=1, status=-6)
+    assert h.end().broken() == ["alive"]
+
+
+def test_growing_memory_is_found_in_a_long_run(h):
+    for t in range(0, 3600, 10):
+        h.add("memory", t, node="n1", pid=1, rss_kib=5000)
+        h.add("memory", t, node="n2", pid=2, rss_kib=5000 + t // 2)
+    assert h.end(t=3600).broken() == ["memory"]
+
+
+# -- the soak itself ------------------------------------------------------------------------------
+
+def test_a_minute_of_faults():
+    """The seed is fixed, so that the same faults come each time."""
+    result = subprocess.run([SOAK / "store", "--seed", "3", "--minutes", "1"], check=False,
+                            text=True, capture_output=True, timeout=400, env=os.environ)
+    print(result.stdout, result.stderr)
+    assert result.returncode == 0

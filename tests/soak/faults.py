@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is done to the cluster: the plan comes from the seed alone, and a thread for each fault."""
+import contextlib
+import random
+import re
+import shutil
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster import Failed
+
+BOTH_WAYS = {"both ways": {}, "into it": {"outward": False}, "out of it": {"inward": False}}
+STEADY = 3  # the first agents are never ended: their memory is followed
+
+
+@dataclass(frozen=True)
+class Fault:
+    at_s: float
+    seconds: float  # until it is undone
+    what: str
+    target: int  # of the members or nodes; the cluster as a whole: 0
+    way: str = "both ways"
+
+    def __str__(self):
+        return (f"{self.at_s:8.2f} s: {self.what} {self.target + 1}"
+                f"{', ' + self.way if self.what in WAYS else ''} for {self.seconds:.2f} s")
+
+
+# What may happen: of whom, how often compared with the others, how long in leases' times.
+KINDS = {
+    "kill member": ("member", 3, 0.2, 3),
+    "stop member": ("member", 3, 0.2, 3),
+    "cut member from nodes": ("member", 3, 0.2, 3),
+    "cut member from members": ("member", 3, 0.2, 3),
+    "slow member": ("member", 2, 0.5, 3),
+    "fill disk of member": ("member", 2, 0.5, 3),
+    "kill agent": ("agent", 6, 0.02, 3),
+    "stop agent": ("agent", 6, 0.2, 3),
+    "restart agent": ("agent", 4, 0, 0),
+    "cut agent from etcd": ("agent", 10, 0.2, 3),
+    "replace node": ("agent", 4, 0.02, 1),
+    "release node": ("agent", 3, 0.02, 1),
+    "compact": ("cluster", 2, 0, 0),
+    "revoke lease": ("agent", 3, 0, 0),
+}
+WAYS = {"cut member from nodes", "cut member from members", "cut agent from etcd"}
+ENDS_AGENT = {"kill agent", "restart agent", "replace node", "release node"}
+
+
+def plan(seed, seconds, members, agents, ttl_s):
+    """The faults of a run, all undone before it ends; no two at once on one target."""
+    dice = random.Random(seed)
+    busy = {}
+    faults, now = [], 0.0
+    names, weights = list(KINDS), [k[1] for k in KINDS.values()]
+    while True:
+        now += dice.expovariate(1 / 0.8)
+        what = dice.choices(names, weights)[0]
+        scope, _, least, most = KINDS[what]
+        length = ttl_s * dice.uniform(least, most)
+        way = dice.choice(list(BOTH_WAYS))
+        if scope == "member":
+            target = dice.randrange(members)
+        elif scope == "agent":
+            target = dice.randrange(STEADY if what in ENDS_AGENT else 0, agents)
+        else:
+            target = 0
+        if now + ttl_s * 3 > seconds:
+            return faults
+        if busy.get((scope, target), 0) > now:
+            continue
+        busy[scope, target] = now + length + 1  # a moment to come back to itself
+        faults.append(Fault(now, length, what, target, way))
+
+
+class Execution:
+    """Runs a plan. Everything is told to the recorder."""
+
+    def __init__(self, cluster, recorder):
+        self.cluster, self.recorder = cluster, recorder
+        self.nodes = list(cluster.nodes.values())
+        self.errors = []
+        self.names = 0
+        self.lock = threading.Lock()  # of names
+
+    def run(self, faults):
+        start = time.monotonic()
+        threads = []
+        for fault in faults:
+            time.sleep(max(0, start + fault.at_s - time.monotonic()))  # the plan's pace
+            threads.append(threading.Thread(target=self._guarded, args=(fault,), daemon=True))
+            threads[-1].start()
+        for thread in threads:
+            thread.join()
+
+    def _guarded(self, fault):
+        try:
+            getattr(self, "_" + fault.what.replace(" ", "_"))(fault)
+        except Exception as error:  # noqa: BLE001: it ends the run, whatever it is
+            self.errors.append(f"{fault}: {error!r}")
+
+    @contextlib.contextmanager
+    def _told(self, fault):
+        scope = KINDS[fault.what][0]
+        target = (f"m{fault.target + 1}" if scope == "member" else
+                  self.nodes[fault.target].name if scope == "agent" else "")
+        about = {"what": fault.what, "target": target, "way": fault.way}
+        self.recorder.write("fault", op="begin", **about)
+        try:
+            yield
+        finally:
+            self.recorder.write("fault", op="end", **about)
+
+    # -- members ---------------------------------------------------------------------
+
+    def _member(self, fault, act):
+        member = self.cluster.members[fault.target]
+        with self._told(fault):
+            act(member)
+            time.sleep(fault.seconds)
+            member.heal()
+
+    def _kill_member(self, fault):
+        self._member(fault, lambda m: m.stop())
+
+    def _stop_member(self, fault):
+        self._member(fault, lambda m: m.pause())
+
+    def _cut_member_from_nodes(self, fault):
+        self._member(fault, lambda m: m.cut_clients(**BOTH_WAYS[fault.way]))
+
+    def _cut_member_from_members(self, fault):
+        self._member(fault, lambda m: m.cut_members(**BOTH_WAYS[fault.way]))
+
+    def _slow_member(self, fault):
+        self._member(fault, lambda m: m.slow())
+
+    def _fill_disk_of_member(self, fault):
+        self._member(fault, lambda m: m.fill_disk())
+
+    # -- agents ------------------------------------------------------------------------
+
+    def start(self, node):
+        node.start()
+        self.recorder.write("agent", op="start", node=node.name, pid=node.process.pid,
+                            name=node.settings["NODE_NAME"], address=node.address)
+
+    def _end(self, node, number):
+        status, _ = node.process.end(number, timeout=30)
+        self.recorder.write("agent", op="end", node=node.name, status=status)
+        if number == signal.SIGTERM and status:
+            raise Failed(f"{node.name}: poplind ended with {status}")
+
+    def _kill_agent(self, fault):
+        node = self.nodes[fault.target]
+        with self._told(fault):
+            self._end(node, signal.SIGKILL)
+            time.sleep(fault.seconds)
+            self.start(node)
+
+    def _stop_agent(self, fault):
+        node = self.nodes[fault.target]
+        with self._told(fault):
+            node.process.send(signal.SIGSTOP)
+            time.sleep(fault.seconds)
+            node.process.send(signal.SIGCONT)
+
+    def _restart_agent(self, fault):
+        node = self.nodes[fault.target]
+        with self._told(fault):
+            self._end(node, signal.SIGTERM)
+            self.start(node)
+
+    def _cut_agent_from_etcd(self, fault):
+        node = self.nodes[fault.target]
+        with self._told(fault):
+            node.cut_off(**BOTH_WAYS[fault.way])
+            time.sleep(fault.seconds)
+            node.firewall.clear()
+
+    def _replace_node(self, fault):
+        """The machine is set up anew and comes back under another name."""
+        node = self.nodes[fault.target]
+        with self._told(fault):
+            self._end(node, signal.SIGKILL)
+            for path in Path(node.settings["STATE_DIR"]).iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            node.ip("nexthop", "flush", "proto", "84")  # the routes go with them
+            time.sleep(fault.seconds)
+            with self.lock:
+                self.names += 1
+                node.settings["NODE_NAME"] = f"{node.name}-{self.names}"
+            self.recorder.write("wiped", node=node.name)
+            self.start(node)
+
+    def _release_node(self, fault):
+        node = self.nodes[fault.target]
+        with self._told(fault):
+            self._end(node, signal.SIGTERM)
+            result = node.poplind("--release", check=False)  # without etcd it cannot
+            self.recorder.write("release", node=node.name, status=result.returncode,
+                                said=result.stderr[-300:])
+            time.sleep(fault.seconds)
+            self.start(node)
+
+    # -- the store ---------------------------------------------------------------------
+
+    def _etcdctl(self, *args):
+        """By any member that can; None when none could."""
+        for member in self.cluster.members:
+            with contextlib.suppress(Failed):
+                return self.cluster.etcdctl("--command-timeout", "2s", *args,
+                                            namespace=member.namespace)
+        return None
+
+    def _compact(self, fault):
+        with self._told(fault):
+            text = self._etcdctl("get", "/soak/beat", "-w", "json")
+            found = re.search(r'"revision":\s*(\d+)', text or "")
+            if found:
+                self._etcdctl("compact", found[1])
+
+    def _revoke_lease(self, fault):
+        node = self.nodes[fault.target]
+        with self._told(fault):
+            key = f"/poplin/nodes/{node.settings['NODE_NAME']}"
+            found = re.search(r'"lease":\s*(\d+)', self._etcdctl("get", key, "-w", "json") or "")
+            if found:
+                self.recorder.write("revoke", node=node.name, lease=found[1])
+                self._etcdctl("lease", "revoke", f"{int(found[1]):x}")
