@@ -153,7 +153,7 @@ static void judge_route(const struct status_source *s, struct status_route *rout
 		return;
 	}
 	route->state = "pending";
-	if (work.state == QUEUE_DELAYED || work.tries > 0) {
+	if (work.tries > 0) {
 		route->state = "failing";
 		route->reason = work.error < 0 ? route_failure_text(work.error) : NULL;
 		route->tries = work.tries;
