@@ -7,12 +7,17 @@ import shutil
 import signal
 import threading
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import Failed
 
 BOTH_WAYS = {"both ways": {}, "into it": {"outward": False}, "out of it": {"inward": False}}
+# A leader of etcd 3.4 that slept revokes the leases that ran out on its own clock meanwhile, though
+# the others renewed them: https://github.com/etcd-io/etcd/issues/15247, mended in 3.5. Whoever
+# slept so short that no lease can have run out does no harm.
+SHORT_STOP = 0.4  # in leases' times
 STEADY = 3  # the first agents are never ended: their memory is followed
 
 
@@ -50,8 +55,11 @@ WAYS = {"cut member from nodes", "cut member from members", "cut agent from etcd
 ENDS_AGENT = {"kill agent", "restart agent", "replace node", "release node"}
 
 
-def plan(seed, seconds, members, agents, ttl_s):
-    """The faults of a run, all undone before it ends; no two at once on one target."""
+def plan(seed, seconds, members, agents, ttl_s, long_stops):
+    """The faults of a run, all undone before it ends; no two at once on one target.
+
+    long_stops: members may be stopped for longer than their leases last.
+    """
     dice = random.Random(seed)
     busy = {}
     faults, now = [], 0.0
@@ -61,6 +69,8 @@ def plan(seed, seconds, members, agents, ttl_s):
         what = dice.choices(names, weights)[0]
         scope, _, least, most = KINDS[what]
         length = ttl_s * dice.uniform(least, most)
+        if what == "stop member" and not long_stops:
+            length = min(length, SHORT_STOP * ttl_s)
         way = dice.choice(list(BOTH_WAYS))
         if scope == "member":
             target = dice.randrange(members)
@@ -85,6 +95,8 @@ class Execution:
         self.errors = []
         self.names = 0
         self.lock = threading.Lock()  # of names
+        # A fault that takes longer than planned puts the next one of its target off.
+        self.turns = defaultdict(threading.Lock)
 
     def run(self, faults):
         start = time.monotonic()
@@ -98,7 +110,8 @@ class Execution:
 
     def _guarded(self, fault):
         try:
-            getattr(self, "_" + fault.what.replace(" ", "_"))(fault)
+            with self.turns[KINDS[fault.what][0], fault.target]:
+                getattr(self, "_" + fault.what.replace(" ", "_"))(fault)
         except Exception as error:  # noqa: BLE001: it ends the run, whatever it is
             self.errors.append(f"{fault}: {error!r}")
 
