@@ -284,6 +284,18 @@ static int wait_ms(const struct http *h)
 	return ms > 0 ? (int)ms : 0;
 }
 
+/* The commonest of mistakes, which neither side can tell for sure. */
+static const char *hint(const char *url, CURLcode code)
+{
+	bool tls = strncmp(url, "https:", 6) == 0;
+
+	if (code == CURLE_GOT_NOTHING && !tls)
+		return " (is TLS spoken there? then write https://)";
+	if (code == CURLE_SSL_CONNECT_ERROR && tls)
+		return " (is TLS spoken there?)";
+	return "";
+}
+
 static int transfer(struct http *h, struct err *err)
 {
 	CURLcode code;
@@ -306,8 +318,9 @@ static int transfer(struct http *h, struct err *err)
 		return h->failed;
 	if (code == CURLE_OK)
 		return 0;
-	return err_set(err, code_to_errno(code), "%s: %s", h->request->url,
-		       h->error[0] ? h->error : curl_easy_strerror(code));
+	return err_set(err, code_to_errno(code), "%s: %s%s", h->request->url,
+		       h->error[0] ? h->error : curl_easy_strerror(code),
+		       hint(h->request->url, code));
 }
 
 static int set_headers(struct http *h, struct curl_slist **ret)

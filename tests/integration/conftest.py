@@ -37,10 +37,10 @@ def make_cluster(request):
     """A function that makes a cluster with a running etcd; all are closed at the end."""
     clusters = request.node.clusters = []
 
-    def make(**settings):
-        cluster = Cluster(settings)
+    def make(members=1, start=True, **settings):
+        cluster = Cluster(settings, members=members)
         clusters.append(cluster)
-        return cluster.start_etcd()
+        return cluster.start_etcd() if start else cluster
 
     complaints = {}
     try:

@@ -254,6 +254,121 @@ static void another_or_a_restored_store_is_noticed(void **state)
 	assert_int_equal(seen.connects, 0);
 }
 
+/* The same cluster id, and a revision past ours: only what was told already can tell. */
+static void a_store_with_another_history_is_noticed(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	auto_seen seen = { .changes = 0 };
+	struct err err = ERR_INIT;
+
+	set_record(s, "gone", "0");
+	set_record(s, "a", "1");
+	set_record(s, "gone", NULL);
+	list(s, &seen);
+	set_record(s, "b", "2");
+	/* What went before the list is no sign of anything. */
+	assert_int_equal(watch(s, &seen, 1, &err), -ECANCELED);
+	assert_string_equal(seen.text.data, "+b=2 ");
+	set_record(s, "c", "3");
+	assert_int_equal(watch(s, &seen, 1, &err), -ECANCELED);
+	assert_string_equal(seen.text.data, "+c=3 ");
+	assert_int_equal(seen.changes, 1);
+	/* The change at that revision was another one. */
+	s->position.newest_created--;
+	set_record(s, "d", "4");
+	assert_int_equal(watch(s, &seen, 1, &err), -ESTALE);
+	assert_non_null(strstr(err.text, "another history"));
+	assert_int_equal(seen.changes, 0);
+	/* There was none at that revision, but one after it. */
+	list(s, &seen);
+	set_record(s, "b", NULL);
+	assert_int_equal(watch(s, &seen, 1, &err), -ECANCELED);
+	s->position.newest--;
+	set_record(s, "e", "5");
+	assert_int_equal(watch(s, &seen, 1, &err), -ESTALE);
+	/* One that we never saw, up to where we were told that there was none. */
+	list(s, &seen);
+	set_record(s, "f", "6");
+	assert_int_equal(watch(s, &seen, 1, &err), -ECANCELED);
+	set_record(s, "g", "7");
+	s->position.revision++;
+	assert_int_equal(watch(s, &seen, 1, &err), -ESTALE);
+	assert_int_equal(seen.changes, 0);
+}
+
+/* Its position is good, as progress told it; only the newest change is compacted away. */
+static void a_watch_goes_on_though_its_newest_change_is_compacted(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	auto_seen seen = { .changes = 0 };
+	struct err err = ERR_INIT;
+	int64_t newest, progress;
+
+	set_record(s, "a", "1");
+	list(s, &seen);
+	newest = s->position.newest;
+	assert_true(newest > 0);
+	for (int i = 0; i < 5; i++)
+		set_key(s, "/elsewhere", "x");
+	progress = newest + 5;
+	s->position.revision = progress;
+	compact(s);
+	s->position.newest = newest;
+	s->position.listed = newest;
+	s->position.revision = progress;
+	set_record(s, "b", "2");
+	assert_int_equal(watch(s, &seen, 1, &err), -ECANCELED);
+	assert_string_equal(seen.text.data, "+b=2 ");
+	assert_int_equal(seen.connects, 1);
+}
+
+/* A transaction is one message of several events. */
+static void several_changes_of_one_moment_are_one_batch(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	auto_(json_decref) json_t *puts = json_array();
+	auto_(json_decref) json_t *body = NULL;
+	auto_(json_decref) json_t *answer = NULL;
+	auto_seen seen = { .changes = 0 };
+	struct err err = ERR_INIT;
+	char key[ETCD_KEY_MAX];
+
+	list(s, &seen);
+	for (int i = 0; i < 100; i++) {
+		(void)snprintf(key, sizeof(key), "%s/n%02d", s->prefix, i);
+		json_array_append_new(puts, json_pack("{s{so so}}", "request_put", "key",
+						      etcd_string(key), "value", etcd_string("x")));
+	}
+	body = json_pack("{sO}", "success", puts);
+	SHOULD_WORK(etcd_call(s, STORE_TXN, "/v3/kv/txn", body, &answer, &err), &err);
+	assert_int_equal(watch(s, &seen, 100, &err), -ECANCELED);
+	assert_int_equal(seen.changes, 100);
+	assert_int_equal(seen.batches, 1);
+	set_record(s, "n00", NULL);
+	assert_int_equal(watch(s, &seen, 1, &err), -ECANCELED);
+	assert_string_equal(seen.text.data, "-n00 ");
+}
+
+static void a_watch_ends_when_its_time_is_over(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	auto_seen seen = { .changes = 0 };
+	struct store_handler h;
+	struct err err = ERR_INIT;
+	int64_t start;
+
+	list(s, &seen);
+	h = handler(&seen);
+	start = clock_ns();
+	assert_int_equal(store_watch(s, &h, start + NS_PER_S / 2, &err), -ETIME);
+	assert_true(clock_ns() - start >= NS_PER_S / 2);
+	assert_true(clock_ns() - start < NS_PER_S);
+	assert_int_equal(seen.connects, 1);
+	set_record(s, "a", "1");
+	assert_int_equal(watch(s, &seen, 1, &err), -ECANCELED);
+	assert_string_equal(seen.text.data, "+a=1 ");
+}
+
 struct watcher {
 	struct thread thread;
 	struct store *store;
@@ -523,6 +638,10 @@ int main(void)
 		WATCH_TEST(a_watch_resumes_where_it_stood),
 		WATCH_TEST(changes_lost_to_a_compaction_are_told),
 		WATCH_TEST(another_or_a_restored_store_is_noticed),
+		WATCH_TEST(a_store_with_another_history_is_noticed),
+		WATCH_TEST(a_watch_goes_on_though_its_newest_change_is_compacted),
+		WATCH_TEST(several_changes_of_one_moment_are_one_batch),
+		WATCH_TEST(a_watch_ends_when_its_time_is_over),
 		WATCH_TEST(a_watch_is_cancelled_within_100_ms),
 		WATCH_TEST(a_handler_that_fails_ends_the_call_with_its_error),
 		WATCH_TEST(the_endpoint_that_answers_is_found),

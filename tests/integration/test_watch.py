@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The watch: etcd falls silent, loses its leader, is restored, and is compared with."""
+import contextlib
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster import BUILD, Failed, Process, b64, run, wait_for
+
+SANITIZED = "-fsanitize" in (BUILD / "Makefile").read_text()
+if "-fsanitize=thread" in (BUILD / "Makefile").read_text():
+    pytest.skip("the watch is one thread, and test_store.py runs it", allow_module_level=True)
+IDLE_SECONDS = float(os.environ.get("POPLIN_IDLE_SECONDS", "10"))
+
+
+def record(cluster, number):
+    return (f"10.2.{number}.0/24", json.dumps({
+        "version": 1, "subnets": [f"10.2.{number}.0/24"], "address": f"{cluster.net}.0.50",
+        "backend": {"type": "host-gw"}, "machine": "m"}))
+
+
+def new_record(cluster, number):
+    subnet, text = record(cluster, number)
+    cluster.put(f"/poplin/nodes/new{number}", text)
+    return subnet
+
+
+def new_record_soon(cluster, number):
+    """The same while etcd chooses a new leader."""
+    def put():
+        with contextlib.suppress(Failed):
+            return new_record(cluster, number)
+        return None
+    return wait_for(put, "etcd to take a record", 30)
+
+
+def received(node):
+    """{(host, local port): bytes} of the connections to etcd."""
+    text = run("ip", "netns", "exec", node.namespace, "ss", "-Htni", "dport", "=", ":2379")
+    return {(host, port): int(count) for port, host, count in re.findall(
+        r":(\d+)\s+([0-9.]+):2379[^\n]*\n[^\n]*bytes_received:(\d+)", text)}
+
+
+def watched_member(cluster, node, number):
+    """The member whose connection a change comes by."""
+    before = received(node)
+    subnet = new_record(cluster, number)
+    wait_for(lambda: subnet in node.routes(), "the route")
+    hosts = {c[0] for c, count in received(node).items() if count - before.get(c, 0) > 300}
+    member, = [m for m in cluster.members if m.address in hosts]
+    return member
+
+
+@pytest.mark.parametrize("fault", ["stopped", "firewalled"])
+def test_a_silent_member_is_left_within_30_s(make_cluster, fault):
+    # It goes on acknowledging what TCP sends, or nothing comes at all; others can be reached.
+    cluster = make_cluster(members=3, LEASE_TTL=120)
+    node = cluster.node(ETCD_HOST=cluster.etcd_hosts).start(ready=True)
+    member = watched_member(cluster, node, 150)
+    if member is cluster.members[-1]:  # the one that the test itself talks to
+        cluster.members.insert(0, cluster.members.pop())
+    start = time.monotonic()
+    if fault == "stopped":
+        member.pause()
+    else:
+        member.cut_clients()
+    subnet = new_record_soon(cluster, 151)
+    wait_for(lambda: subnet in node.routes(), "the route by another member", 45)
+    took = time.monotonic() - start
+    print(f"noticed after {took:.1f} s")
+    assert took < 30
+    assert node.status()["lease"]["held"]
+    member.heal()
+
+
+def test_a_member_without_a_leader_is_left(make_cluster):
+    cluster = make_cluster(members=3, LEASE_TTL=120)
+    last = cluster.members[-1]
+    node = cluster.node(ETCD_HOST=f"{last.address}:2379").start(ready=True)
+    wait_for(lambda: node.status()["store"]["connected"], "the watch")
+    for member in cluster.members[:2]:
+        member.stop()
+    wait_for(lambda: not node.status()["store"]["connected"], "the watch to end", 20)
+    node.wait_log("leader", timeout=10)
+    for member in cluster.members[:2]:
+        member.heal()
+    wait_for(lambda: node.status()["store"]["connected"], "the watch", 40)
+    subnet = new_record(cluster, 150)
+    wait_for(lambda: subnet in node.routes(), "the route", 30)
+
+
+def test_a_restored_store_that_grew_past_our_revision_is_noticed(make_cluster):
+    # The same cluster id and a revision ahead of ours: only its history differs.
+    cluster = make_cluster(LEASE_TTL=600)
+    node = cluster.node().start(ready=True)
+    kept = new_record(cluster, 150)
+    wait_for(lambda: kept in node.routes(), "the route")
+    cluster.stop_etcd()
+    shutil.copytree(cluster.dir / "etcd", cluster.dir / "backup")
+    cluster.start_etcd()
+    lost = new_record(cluster, 151)
+    wait_for(lambda: lost in node.routes(), "the route", 30)
+    cluster.stop_etcd()
+    node.cut_off()
+    shutil.rmtree(cluster.dir / "etcd")
+    (cluster.dir / "backup").rename(cluster.dir / "etcd")
+    cluster.start_etcd()
+    other = new_record(cluster, 152)
+    for i in range(20):
+        cluster.put("/other", str(i))
+    node.firewall.clear()
+    wait_for(lambda: {kept, other} == set(node.routes()), "what is there now", 60)
+    node.wait_log("listing the store again.*another history")
+
+
+def test_a_full_comparison_repairs_what_no_watch_told(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60, RESYNC_INTERVAL=4)
+    cluster.helpers.append(Process(
+        ["ip", "netns", "exec", cluster.store, "python3", Path(__file__).with_name("lossy.py"),
+         "2390", "2379", b64("/poplin/nodes/new150")], cluster.dir / "lossy.log"))
+    node = cluster.node(ETCD_HOST=f"{cluster.etcd_address}:2390").start(ready=True)
+    compared = 'poplin_watch_restarts_total{reason="compare"}'
+    for missed in 150, None:
+        wait_for(lambda: node.status()["store"]["connected"], "the watch")
+        count = node.metric(compared)
+        wait_for(lambda c=count: node.metric(compared) > c, "a comparison", 30)
+        wait_for(lambda: node.status()["store"]["connected"], "the watch")
+        count = node.metric(compared)
+        if missed:
+            subnet = new_record(cluster, 150)
+        else:
+            cluster.delete("/poplin/nodes/new150")
+        told = new_record(cluster, 151 if missed else 152)
+        wait_for(lambda t=told: t in node.routes(), "the route that the watch told")
+        # Unless the time for it came in this very moment.
+        assert (subnet in node.routes()) != bool(missed) or node.metric(compared) > count
+        wait_for(lambda m=missed: (subnet in node.routes()) == bool(m), "the repair", 30)
+        assert node.metric(compared) > count
+
+
+def test_full_comparisons_disturb_nothing(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60, RESYNC_INTERVAL=2)
+    node = cluster.node().start(ready=True)
+    compared = 'poplin_watch_restarts_total{reason="compare"}'
+    wait_for(lambda: node.metric(compared) >= 3, "comparisons", 20)
+    subnets = [new_record(cluster, 150 + i) for i in range(5)]
+    wait_for(lambda: set(subnets) <= set(node.routes()), "the routes")
+    cluster.delete("/poplin/nodes/new150")
+    wait_for(lambda: subnets[0] not in node.routes(), "the route to go")
+    # Neither claims anew, nor touches a route, nor says that anything is wrong.
+    assert node.metric('poplin_lease_claims_total{result="ok"}') == 1
+    assert node.metric('poplin_route_operations_total{op="delete",result="ok"}') == 1
+    assert "cannot be followed" not in node.log()
+    # A reload changes the interval of the wait that runs.
+    node.write_config(RESYNC_INTERVAL=86400)
+    assert "configuration loaded" in node.hangup()
+    wait_for(lambda: node.status()["store"]["connected"], "the watch")
+    count = node.metric(compared)
+    time.sleep(4)
+    assert node.metric(compared) == count
+
+
+def cpu_seconds(node):
+    """Of the agent itself, not of what it is wrapped in."""
+    pid = node.process.pid
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(SANITIZED, reason="the CPU time of a sanitized build tells nothing")
+@pytest.mark.parametrize("fault", ["refused", "vanished"])
+def test_an_agent_without_etcd_is_idle(make_cluster, fault):
+    cluster = make_cluster(LEASE_TTL=60)
+    node = cluster.node(LOG_LEVEL="info").start(ready=True)
+    if fault == "refused":
+        cluster.stop_etcd()
+    else:
+        node.cut_off()
+    wait_for(lambda: not node.status()["store"]["connected"], "the watch to end", 40)
+    before, start = cpu_seconds(node), time.monotonic()
+    time.sleep(IDLE_SECONDS)
+    share = (cpu_seconds(node) - before) / (time.monotonic() - start)
+    print(f"CPU of an agent whose etcd {fault}: {share:.3%}")
+    assert share < 0.005
