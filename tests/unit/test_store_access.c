@@ -125,7 +125,6 @@ static int on_change(const struct store_change *change, void *arg, struct err *e
 /* Plays a list; what it ended with. */
 static int list(const char *const *answers, bool login, struct err *err, struct buf *requests)
 {
-	auto_buf struct buf unused = BUF_INIT;
 	struct told told = { .text = BUF_INIT };
 	const struct store_handler handler = HANDLER(told);
 	struct script script;
