@@ -7,38 +7,22 @@
  * from the attachment; the DEL that a runtime sends after a failed ADD, and GC, find them.
  */
 #include <errno.h>
-#include <linux/rtnetlink.h>
 #include <string.h>
 
-#include "cni.h"
+#include "bridge.h"
+#include "configure.h"
+#include "masq.h"
 #include "poplin/model/pod.h"
-#include "poplin/nl/address.h"
-#include "poplin/nl/link.h"
-#include "poplin/nl/route.h"
 #include "result.h"
 
 struct attachment {
 	const struct request *req;
-	struct netlink *host, *pod; /* sockets in the two namespaces */
+	struct wishes wishes;
+	struct netlink *host; /* a socket in the node's namespace */
 	int netns;
 	struct link bridge, host_link, pod_link;
 	struct given given;
 };
-
-static int find_bridge(struct attachment *a, struct err *err)
-{
-	int r = link_get(a->host, a->req->conf.bridge, &a->bridge, err);
-
-	if (r == -ENODEV)
-		return err_set(err, CNI_TRY_AGAIN_LATER,
-			       "bridge %s is not there (poplind makes it)", a->req->conf.bridge);
-	if (r < 0)
-		return CNI_KERNEL_REFUSED;
-	if (strcmp(a->bridge.kind, "bridge") != 0)
-		return err_set(err, CNI_INVALID_CONFIG, "link %s is not a bridge",
-			       a->req->conf.bridge);
-	return 0;
-}
 
 /* The specification leaves a link without an address its own. */
 static void random_mac(uint8_t ret[static 6])
@@ -63,6 +47,8 @@ static void plan_ends(struct attachment *a)
 		random_mac(a->host_link.mac);
 		random_mac(a->pod_link.mac);
 	}
+	if (a->wishes.has_mac)
+		memcpy(a->pod_link.mac, a->wishes.mac, sizeof(a->pod_link.mac));
 }
 
 static int make_veth(struct attachment *a, struct err *err)
@@ -75,6 +61,7 @@ static int make_veth(struct attachment *a, struct err *err)
 		.peer_netns = a->netns,
 		.peer_mac = a->pod_link.mac,
 		.hairpin = a->req->conf.hairpin,
+		.host_group = network_group(&a->req->conf),
 	};
 	int r;
 
@@ -82,72 +69,36 @@ static int make_veth(struct attachment *a, struct err *err)
 	veth.mtu = a->host_link.mtu;
 	r = link_veth_create(a->host, &veth, err);
 	/* The address was free, so a link of this name is what a killed ADD left. */
-	if (r == -EEXIST && link_delete_name(a->host, veth.host_name, NULL) == 0)
+	if (r == -EEXIST && a->req->conf.ipam.kind == NETCONF_IPAM_OWN &&
+	    link_delete_name(a->host, veth.host_name, NULL) == 0)
 		r = link_veth_create(a->host, &veth, err);
 	return r < 0 ? CNI_KERNEL_REFUSED : 0;
 }
 
-#define LOOPBACK_INDEX 1 /* of every namespace (net/core/dev.c, dev_new_index) */
-
-enum step { STEP_LO, STEP_UP, STEP_ADDRESS, STEP_ROUTE };
-
-static struct nl_msg *route_msg(const struct attachment *a, const struct netconf_route *wanted)
+/*
+ * The agent collects addresses whose link is missing for long (ipam_collect): an ADD that was stopped
+ * for as long between its address and its link must not go on.
+ */
+static int confirm_addresses(const struct attachment *a, struct err *err)
 {
-	const struct route route = {
-		.dst = wanted->dst,
-		.gateway = given_route_gateway(&a->given, wanted),
-		.index = a->pod_link.index,
-		.metric = wanted->priority,
-		.protocol = RTPROT_STATIC,
-	};
+	const struct netconf_ipam *ipam = &a->req->conf.ipam;
 
-	return route_put_msg(&route, NLM_F_CREATE | NLM_F_EXCL);
+	if (ipam->kind != NETCONF_IPAM_OWN || ipam_holds(&ipam->pool, &a->req->owner))
+		return 0;
+	return err_set(err, CNI_TRY_AGAIN_LATER,
+		       "the address was taken back before the link was made: this took too long");
 }
 
-static int add_steps(const struct attachment *a, struct netlink_batch *batch, struct err *err)
+static int prepare_host(struct attachment *a, struct err *err)
 {
-	unsigned index = a->pod_link.index;
-	int r = netlink_batch_take(batch, link_up_msg(LOOPBACK_INDEX), STEP_LO, err);
+	const struct request *req = a->req;
+	int r = bridge_prepare(a->host, &req->conf, &a->given, &a->bridge, err);
 
+	if (r == 0 && req->conf.ip_masq)
+		r = masq_add(&req->conf, &req->owner, &a->given, err);
 	if (r == 0)
-		r = netlink_batch_take(batch, link_up_msg(index), STEP_UP, err);
-	for (unsigned i = 0; i < a->given.naddresses && r == 0; i++)
-		r = netlink_batch_take(batch,
-				       address_add_msg(index, &a->given.addresses[i].address),
-				       STEP_ADDRESS, err);
-	for (unsigned i = 0; i < a->given.nroutes && r == 0; i++)
-		r = netlink_batch_take(batch, route_msg(a, &a->given.routes[i]), STEP_ROUTE, err);
-	return r;
-}
-
-/* All in one send. */
-static int configure(struct attachment *a, struct err *err)
-{
-	static const char *const steps[] = { [STEP_LO] = "set lo up",
-					     [STEP_UP] = "set the link up",
-					     [STEP_ADDRESS] = "add an address",
-					     [STEP_ROUTE] = "add a route" };
-	auto_(netlink_batch_free) struct netlink_batch *batch = NULL;
-	int r = netlink_batch_new(&batch, err);
-
-	if (r == 0)
-		r = add_steps(a, batch, err);
-	if (r == 0)
-		r = netlink_batch_run(a->pod, batch, steps, NULL, err);
-	return r < 0 ? err_wrap(err, r, "the pod's namespace") : 0;
-}
-
-static int configure_pod(struct attachment *a, struct err *err)
-{
-	int r = netns_enter(a->netns, err);
-
-	if (r == 0)
-		r = netlink_open(&a->pod, err);
-	if (r == 0)
-		r = link_index(a->pod, a->req->owner.interface, &a->pod_link.index, err);
-	if (r == 0)
-		r = configure(a, err);
-	return r < 0 ? CNI_KERNEL_REFUSED : 0;
+		r = make_veth(a, err);
+	return r ? r : confirm_addresses(a, err);
 }
 
 static int print(const struct attachment *a, struct err *err)
@@ -159,26 +110,56 @@ static int print(const struct attachment *a, struct err *err)
 		.pod = &a->pod_link,
 		.sandbox = a->req->netns,
 		.given = &a->given,
+		.dns = json_object_get(a->req->conf.json, "dns"),
+		.previous = json_object_get(a->req->conf.json, "prevResult"),
 	};
 
 	return result_print(&result, err) < 0 ? CNI_IO_FAILURE : 0;
 }
 
+/* As DEL does. */
+static int undo_all(const struct attachment *a, struct err *err)
+{
+	int r = detach(a->host, &a->req->conf, &a->req->owner, err);
+
+	return r ? r : addresses_give_back(a->req, err);
+}
+
+/*
+ * With addresses of our own a second ADD finds them held. Otherwise the link tells, and must be left
+ * alone: what it is taken back with would take the first ADD's too.
+ */
+static int check_unattached(const struct attachment *a, struct err *err)
+{
+	const struct request *req = a->req;
+	unsigned index;
+	char name[16];
+
+	pod_link_name(req->owner.container, req->owner.interface, name);
+	if (req->conf.ipam.kind == NETCONF_IPAM_OWN || link_index(a->host, name, &index, NULL) < 0)
+		return 0;
+	return err_set(err, CNI_ALREADY_ATTACHED,
+		       "%s:%s is attached already (link %s): DEL comes before another ADD",
+		       req->owner.container, req->owner.interface, name);
+}
+
 static int attach(struct attachment *a, struct err *err)
 {
 	struct err undo = ERR_INIT;
-	int r = addresses_take(a->req, &a->given, err);
+	int r = addresses_take(a->req, &a->wishes, &a->given, err);
 
 	if (r)
 		return r;
-	r = make_veth(a, err);
+	r = prepare_host(a, err);
 	if (r == 0)
-		r = configure_pod(a, err);
+		r = configure_pod(&a->req->conf, &a->given, a->netns, a->wishes.has_mac,
+				  &a->pod_link, err);
 	if (r == 0)
 		r = print(a, err);
-	if (r && detach(a->host, &a->req->conf, &a->req->owner, &undo))
+	if (r && undo_all(a, &undo))
 		err_set(err, r, "%.300s; and what was made could not be taken back: %.150s",
 			err->text, undo.text);
+	given_done(&a->given);
 	return r;
 }
 
@@ -187,16 +168,16 @@ int verb_add(const struct request *req, struct err *err)
 	struct attachment a = { .req = req, .netns = -1 };
 	int r = node_ready(&req->conf, err);
 
+	if (r == 0)
+		r = wishes_read(req, &a.wishes, err);
 	if (r)
 		return r;
 	a.netns = netns_open(req->netns, err);
 	if (a.netns < 0)
 		return a.netns == -ENOENT ? CNI_UNKNOWN_CONTAINER : CNI_INVALID_ENVIRONMENT;
-	r = netlink_open(&a.host, err) < 0 ? CNI_KERNEL_REFUSED : find_bridge(&a, err);
+	r = netlink_open(&a.host, err) < 0 ? CNI_KERNEL_REFUSED : check_unattached(&a, err);
 	if (r == 0)
 		r = attach(&a, err);
-	if (a.pod)
-		netlink_close(a.pod);
 	if (a.host)
 		netlink_close(a.host);
 	mem_close_cleanup(&a.netns);

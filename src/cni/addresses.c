@@ -1,39 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Addresses and routes of an attachment: taken from our own pool. */
+/* Addresses and routes of an attachment: from our own pool, or from another plugin. */
 #include <errno.h>
 #include <string.h>
 
 #include "cni.h"
+#include "delegate.h"
+#include "resolv.h"
 
-/* CNI_ARGS: "K=V;K=V". IP= asks for an address, as host-local reads it; others are not for us. */
-static int wanted_address(const char *args, struct addr *ret, bool *ret_wanted, struct err *err)
-{
-	auto_free char *copy = strdup(args);
-	char *rest = copy, *pair;
+DEFINE_AUTO(json_t *, json_decref)
 
-	if (!copy)
-		return err_set(err, CNI_IO_FAILURE, "out of memory");
-	*ret_wanted = false;
-	while ((pair = strsep(&rest, ";"))) {
-		if (strncmp(pair, "IP=", 3) != 0)
-			continue;
-		if (addr_parse(pair + 3, ret, err) < 0)
-			return err_wrap(err, CNI_INVALID_ENVIRONMENT, "CNI_ARGS");
-		*ret_wanted = true;
-	}
-	return 0;
-}
+/* -- our own ----------------------------------------------------------------------------- */
 
-static int take_own(const struct request *req, struct given *ret, struct err *err)
+static int take_own(const struct request *req, const struct wishes *wishes, struct given *ret,
+		    struct err *err)
 {
 	const struct netconf_ipam *ipam = &req->conf.ipam;
-	struct addr wanted;
-	bool asked = false;
-	int r = wanted_address(req->args, &wanted, &asked, err);
+	int r = ipam_allocate(&ipam->pool, wishes->addresses, wishes->naddresses, &req->owner,
+			      ret->addresses, err);
 
-	if (r)
-		return r;
-	r = ipam_allocate(&ipam->pool, &wanted, asked, &req->owner, ret->addresses, err);
 	switch (r) {
 	case 0:
 		break;
@@ -43,14 +27,43 @@ static int take_own(const struct request *req, struct given *ret, struct err *er
 	case -EADDRINUSE:
 		return CNI_NO_ADDRESS;
 	case -EINVAL:
-		return CNI_INVALID_ENVIRONMENT;
+		return wishes->naddresses ? wishes->addresses_code : CNI_INVALID_ENVIRONMENT;
 	default:
 		return CNI_IO_FAILURE;
 	}
 	ret->naddresses = ipam->pool.nsets;
 	memcpy(ret->routes, ipam->routes, sizeof(ipam->routes));
 	ret->nroutes = ipam->nroutes;
-	return 0;
+	if (ipam->resolv_conf[0])
+		r = resolv_read(ipam->resolv_conf, &ret->dns, err);
+	if (r)
+		(void)ipam_release(&ipam->pool, &req->owner, NULL);
+	return r;
+}
+
+/* -- another plugin's ---------------------------------------------------------------------- */
+
+/* A failed ADD is followed by a DEL (specification, section 4). */
+static int take_delegated(const struct request *req, struct given *ret, struct err *err)
+{
+	const char *type = req->conf.ipam.type;
+	auto_(json_decref) json_t *result = NULL;
+	int r = delegate_run(req, type, "ADD", &result, err);
+
+	if (r == 0)
+		r = delegate_read(result, ret, err);
+	if (r)
+		(void)delegate_run(req, type, "DEL", NULL, NULL);
+	return r;
+}
+
+int addresses_give_back(const struct request *req, struct err *err)
+{
+	const struct netconf_ipam *ipam = &req->conf.ipam;
+
+	return ipam->kind == NETCONF_IPAM_DELEGATED
+		       ? delegate_run(req, ipam->type, "DEL", NULL, err)
+		       : 0;
 }
 
 /* -- routes ---------------------------------------------------------------------------- */
@@ -65,12 +78,11 @@ struct addr given_route_gateway(const struct given *given, const struct netconf_
 	return (struct addr){ .family = AF_UNSPEC };
 }
 
-/* A default route with a gateway of its own is somebody's decision. */
+/* A default route that was configured is somebody's decision. */
 static bool has_default_route(const struct given *given, uint8_t family)
 {
 	for (unsigned i = 0; i < given->nroutes; i++)
-		if (given->routes[i].dst.addr.family == family && given->routes[i].dst.len == 0 &&
-		    given->routes[i].gateway.family != AF_UNSPEC)
+		if (given->routes[i].dst.addr.family == family && given->routes[i].dst.len == 0)
 			return true;
 	return false;
 }
@@ -93,14 +105,44 @@ static void add_default_routes(struct given *given)
 	}
 }
 
-int addresses_take(const struct request *req, struct given *ret, struct err *err)
+/* isGateway: an address whose IPAM plugin names no gateway has the first host as one. */
+static void complete_gateways(const struct request *req, struct given *given)
+{
+	for (unsigned i = 0; i < given->naddresses; i++) {
+		struct ipam_address *a = &given->addresses[i];
+		struct prefix subnet = prefix_canonical(&a->address);
+
+		if (a->gateway.family == AF_UNSPEC && req->conf.is_gateway)
+			a->gateway = prefix_gateway(&subnet);
+	}
+	if (req->conf.is_default_gateway)
+		add_default_routes(given);
+}
+
+int addresses_take(const struct request *req, const struct wishes *wishes, struct given *ret,
+		   struct err *err)
 {
 	int r = 0;
 
 	ret->naddresses = ret->nroutes = 0;
-	if (req->conf.ipam.kind == NETCONF_IPAM_OWN)
-		r = take_own(req, ret, err);
-	if (r == 0 && req->conf.is_default_gateway)
-		add_default_routes(ret);
+	ret->dns = NULL;
+	switch (req->conf.ipam.kind) {
+	case NETCONF_IPAM_NONE:
+		break;
+	case NETCONF_IPAM_OWN:
+		r = take_own(req, wishes, ret, err);
+		break;
+	case NETCONF_IPAM_DELEGATED:
+		r = take_delegated(req, ret, err);
+		break;
+	}
+	if (r == 0)
+		complete_gateways(req, ret);
 	return r;
+}
+
+void given_done(struct given *given)
+{
+	json_decref(given->dns);
+	given->dns = NULL;
 }

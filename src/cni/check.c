@@ -1,31 +1,146 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* CHECK: whether the attachment is still as ADD left it, and told of in "prevResult". */
+/*
+ * CHECK: whether the attachment is still as ADD left it, and told of in "prevResult". What a later
+ * plugin of the chain may have changed is not looked at: routes count in any table.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cni.h"
+#include "delegate.h"
 #include "poplin/model/pod.h"
 #include "poplin/nl/address.h"
 #include "poplin/nl/link.h"
 #include "poplin/nl/route.h"
 #include "result.h"
 
-static int check_host(const struct request *req, struct netlink *nl, struct err *err)
-{
-	struct link bridge, link;
-	char name[16];
+/* -- what is expected ------------------------------------------------------------------ */
 
-	pod_link_name(req->owner.container, req->owner.interface, name);
-	if (link_get(nl, req->conf.bridge, &bridge, err) < 0 || link_get(nl, name, &link, err) < 0)
-		return CNI_NOT_AS_EXPECTED;
-	if (link.master != bridge.index)
-		return err_set(err, CNI_NOT_AS_EXPECTED, "link %s is not a port of bridge %s", name,
-			       req->conf.bridge);
-	if (!(link.flags & IFF_UP))
-		return err_set(err, CNI_NOT_AS_EXPECTED, "link %s is down", name);
+/* That of the previous result's interfaces that is ours; -1: none is. */
+static int own_interface(const struct request *req, const json_t *previous)
+{
+	const json_t *interface;
+	size_t i;
+
+	json_array_foreach (json_object_get(previous, "interfaces"), i, interface) {
+		const char *name = json_string_value(json_object_get(interface, "name"));
+		const char *sandbox = json_string_value(json_object_get(interface, "sandbox"));
+
+		if (name && sandbox && strcmp(name, req->owner.interface) == 0 &&
+		    strcmp(sandbox, req->netns) == 0)
+			return (int)i;
+	}
+	return -1;
+}
+
+static int read_address(const json_t *ip, struct given *ret, struct err *err)
+{
+	const char *address = json_string_value(json_object_get(ip, "address"));
+	const char *gateway = json_string_value(json_object_get(ip, "gateway"));
+	struct ipam_address *a = &ret->addresses[ret->naddresses];
+
+	if (ret->naddresses == countof(ret->addresses))
+		return err_set(err, CNI_INVALID_CONFIG, "'prevResult' has too many addresses");
+	*a = (struct ipam_address){ .gateway = { .family = AF_UNSPEC } };
+	if (prefix_parse_interface(address ? address : "", &a->address, err) < 0 ||
+	    (gateway && addr_parse(gateway, &a->gateway, err) < 0))
+		return err_wrap(err, CNI_INVALID_CONFIG, "'prevResult'");
+	ret->naddresses++;
 	return 0;
 }
+
+/* Addresses of our interface, and all routes. */
+static int read_previous(const struct request *req, struct given *ret, struct err *err)
+{
+	const json_t *previous = json_object_get(req->conf.json, "prevResult"), *item;
+	int own = own_interface(req, previous), r = 0;
+	size_t i;
+
+	ret->naddresses = ret->nroutes = 0;
+	if (!json_is_object(previous))
+		return err_set(err, CNI_INVALID_CONFIG, "'prevResult' is missing or not an object");
+	if (own < 0)
+		return err_set(err, CNI_NOT_AS_EXPECTED, "'prevResult' has no interface %s in %s",
+			       req->owner.interface, req->netns);
+	json_array_foreach (json_object_get(previous, "ips"), i, item) {
+		if (json_integer_value(json_object_get(item, "interface")) != own)
+			continue;
+		r = read_address(item, ret, err);
+		if (r)
+			return r;
+	}
+	json_array_foreach (json_object_get(previous, "routes"), i, item) {
+		if (ret->nroutes == countof(ret->routes))
+			break;
+		if (netconf_parse_route(item, &ret->routes[ret->nroutes], err))
+			return err_wrap(err, CNI_INVALID_CONFIG, "'prevResult'");
+		ret->nroutes++;
+	}
+	return 0;
+}
+
+/* -- addresses held ---------------------------------------------------------------------- */
+
+static bool is_expected(const struct given *given, const struct addr *a)
+{
+	for (unsigned i = 0; i < given->naddresses; i++)
+		if (addr_cmp(&given->addresses[i].address.addr, a) == 0)
+			return true;
+	return false;
+}
+
+/* Whether an address of ours is held by somebody else by now. */
+static int check_holders(const struct request *req, const struct given *given, struct err *err)
+{
+	const char *dir = req->conf.ipam.pool.dir;
+	char text[ADDR_TEXT_MAX], holder[IPAM_HOLDER_MAX], own[IPAM_HOLDER_MAX];
+
+	(void)snprintf(own, sizeof(own), "%s:%s", req->owner.container, req->owner.interface);
+	for (unsigned i = 0; i < given->naddresses; i++) {
+		const struct addr *a = &given->addresses[i].address.addr;
+
+		if (ipam_holder(dir, a, holder) && strcmp(holder, own) != 0)
+			return err_set(err, CNI_NOT_AS_EXPECTED, "address %s is held by %s",
+				       addr_format(a, text), holder);
+	}
+	return 0;
+}
+
+static int check_own_ipam(const struct request *req, const struct given *given, struct err *err)
+{
+	struct addr held[IPAM_SETS_MAX];
+	char text[ADDR_TEXT_MAX];
+	int r = check_holders(req, given, err), n;
+
+	if (r)
+		return r;
+	n = ipam_lookup(req->conf.ipam.pool.dir, &req->owner, held, err);
+	if (n < 0)
+		return CNI_NOT_AS_EXPECTED;
+	for (int i = 0; i < n; i++)
+		if (!is_expected(given, &held[i]))
+			return err_set(err, CNI_NOT_AS_EXPECTED,
+				       "'prevResult' does not have %s at %s in %s",
+				       addr_format(&held[i], text), req->owner.interface,
+				       req->netns);
+	return 0;
+}
+
+static int check_ipam(const struct request *req, const struct given *given, struct err *err)
+{
+	switch (req->conf.ipam.kind) {
+	case NETCONF_IPAM_NONE:
+		return 0;
+	case NETCONF_IPAM_OWN:
+		return check_own_ipam(req, given, err);
+	case NETCONF_IPAM_DELEGATED:
+		return delegate_run(req, req->conf.ipam.type, "CHECK", NULL, err);
+	}
+	return 0;
+}
+
+/* -- addresses of a link ------------------------------------------------------------------- */
 
 struct search {
 	const struct prefix *address;
@@ -40,35 +155,65 @@ static int look_at_address(const struct address *address, void *arg)
 	return 0;
 }
 
-/* The route that ADD made for isDefaultGateway still goes by this address's gateway. */
-static int check_default(struct netlink *nl, const struct ipam_address *a, const struct link *link,
-			 struct err *err)
+static int check_address(struct netlink *nl, const struct link *link, const struct prefix *address,
+			 const char *whose, struct err *err)
 {
-	char text[ADDR_TEXT_MAX];
-	struct route route;
+	struct search search = { .address = address };
+	char text[PREFIX_TEXT_MAX];
 
-	if (route_default(nl, a->address.addr.family, &route, err) < 0)
-		return err_wrap(err, CNI_NOT_AS_EXPECTED, "the pod");
-	if (addr_cmp(&route.gateway, &a->gateway) != 0 || route.index != link->index)
-		return err_set(err, CNI_NOT_AS_EXPECTED,
-			       "the pod's default route does not go to %s by %s",
-			       addr_format(&a->gateway, text), link->name);
+	if (address_foreach(nl, link->index, address->addr.family, look_at_address, &search, err) <
+	    0)
+		return CNI_KERNEL_REFUSED;
+	if (!search.found)
+		return err_set(err, CNI_NOT_AS_EXPECTED, "the %s %s does not have %s", whose,
+			       link->name, prefix_format(address, text));
 	return 0;
 }
 
-static int check_address(struct netlink *nl, const struct ipam_address *a, const struct link *link,
-			 struct err *err)
-{
-	struct search search = { .address = &a->address };
-	char text[PREFIX_TEXT_MAX];
+/* -- the node's side ------------------------------------------------------------------------- */
 
-	if (address_foreach(nl, link->index, a->address.addr.family, look_at_address, &search,
-			    err) < 0)
+static int check_host(const struct request *req, struct netlink *nl, const struct given *given,
+		      struct err *err)
+{
+	struct link bridge, link;
+	char name[16];
+	int r = 0;
+
+	pod_link_name(req->owner.container, req->owner.interface, name);
+	if (link_get(nl, req->conf.bridge, &bridge, err) < 0 || link_get(nl, name, &link, err) < 0)
+		return CNI_NOT_AS_EXPECTED;
+	if (link.master != bridge.index)
+		return err_set(err, CNI_NOT_AS_EXPECTED, "link %s is not a port of bridge %s", name,
+			       req->conf.bridge);
+	if (!(link.flags & IFF_UP) || !(bridge.flags & IFF_UP))
+		return err_set(err, CNI_NOT_AS_EXPECTED, "link %s is down",
+			       link.flags & IFF_UP ? bridge.name : name);
+	for (unsigned i = 0; i < given->naddresses && r == 0; i++) {
+		const struct ipam_address *a = &given->addresses[i];
+		const struct prefix gateway = { .addr = a->gateway, .len = a->address.len };
+
+		if (req->conf.is_gateway && a->gateway.family != AF_UNSPEC)
+			r = check_address(nl, &bridge, &gateway, "bridge", err);
+	}
+	return r;
+}
+
+/* -- the pod's side ----------------------------------------------------------------------------- */
+
+static int check_route(struct netlink *nl, const struct given *given,
+		       const struct netconf_route *route, struct err *err)
+{
+	const struct addr gateway = given_route_gateway(given, route);
+	char dst[PREFIX_TEXT_MAX], text[ADDR_TEXT_MAX];
+	bool found;
+
+	if (route_exists(nl, &route->dst, &gateway, &found, err) < 0)
 		return CNI_KERNEL_REFUSED;
-	if (!search.found)
-		return err_set(err, CNI_NOT_AS_EXPECTED, "the pod's link %s does not have %s",
-			       link->name, prefix_format(&a->address, text));
-	return 0;
+	if (found)
+		return 0;
+	prefix_format(&route->dst, dst);
+	return err_set(err, CNI_NOT_AS_EXPECTED, "the pod has no %s route to %s by %s",
+		       route->dst.len ? "" : "default", dst, addr_format(&gateway, text));
 }
 
 static int check_pod(const struct request *req, struct netlink *nl, const struct given *given,
@@ -82,53 +227,10 @@ static int check_pod(const struct request *req, struct netlink *nl, const struct
 		return CNI_NOT_AS_EXPECTED;
 	if (!(link.flags & IFF_UP))
 		return err_set(err, CNI_NOT_AS_EXPECTED, "the pod's link %s is down", name);
-	for (unsigned i = 0; i < given->naddresses && r == 0; i++) {
-		r = check_address(nl, &given->addresses[i], &link, err);
-		if (r == 0 && req->conf.is_default_gateway)
-			r = check_default(nl, &given->addresses[i], &link, err);
-	}
-	return r;
-}
-
-/* The addresses that the attachment holds, as the pool would give them. */
-static int held_addresses(const struct request *req, struct given *ret, struct err *err)
-{
-	const struct ipam_pool *pool = &req->conf.ipam.pool;
-	struct addr held[IPAM_SETS_MAX];
-	int n = ipam_lookup(pool->dir, &req->owner, held, err);
-
-	if (n < 0)
-		return CNI_NOT_AS_EXPECTED;
-	ret->naddresses = 0;
-	for (int i = 0; i < n; i++)
-		for (unsigned k = 0; k < pool->nranges; k++) {
-			const struct ipam_range *range = &pool->ranges[k];
-
-			if (prefix_contains_addr(&range->subnet, &held[i]))
-				ret->addresses[ret->naddresses++] = (struct ipam_address){
-					{ held[i], range->subnet.len },
-					range->gateway,
-				};
-		}
-	return 0;
-}
-
-static int check_result(const struct request *req, struct given *ret, struct err *err)
-{
-	const json_t *previous = json_object_get(req->conf.json, "prevResult");
-	char text[PREFIX_TEXT_MAX];
-	int r;
-
-	if (!json_is_object(previous))
-		return err_set(err, CNI_INVALID_CONFIG, "'prevResult' is missing or not an object");
-	r = held_addresses(req, ret, err);
-	for (unsigned i = 0; r == 0 && i < ret->naddresses; i++)
-		if (!result_has_address(previous, req->owner.interface, req->netns,
-					&ret->addresses[i].address))
-			r = err_set(err, CNI_NOT_AS_EXPECTED,
-				    "'prevResult' does not have %s at %s in %s",
-				    prefix_format(&ret->addresses[i].address, text),
-				    req->owner.interface, req->netns);
+	for (unsigned i = 0; i < given->naddresses && r == 0; i++)
+		r = check_address(nl, &link, &given->addresses[i].address, "pod's link", err);
+	for (unsigned i = 0; i < given->nroutes && r == 0; i++)
+		r = check_route(nl, given, &given->routes[i], err);
 	return r;
 }
 
@@ -138,8 +240,12 @@ int verb_check(const struct request *req, struct err *err)
 	auto_(netlink_close) struct netlink *pod = NULL;
 	auto_close int netns = -1;
 	struct given given;
-	int r = check_result(req, &given, err);
+	int r = read_previous(req, &given, err);
 
+	if (r == 0)
+		r = check_ipam(req, &given, err);
+	if (r == 0)
+		r = node_ready(&req->conf, err);
 	if (r)
 		return r;
 	netns = netns_open(req->netns, err);
@@ -147,7 +253,7 @@ int verb_check(const struct request *req, struct err *err)
 		return netns == -ENOENT ? CNI_UNKNOWN_CONTAINER : CNI_INVALID_ENVIRONMENT;
 	if (netlink_open(&host, err) < 0)
 		return CNI_KERNEL_REFUSED;
-	r = check_host(req, host, err);
+	r = check_host(req, host, &given, err);
 	if (r)
 		return r;
 	if (netns_enter(netns, err) < 0 || netlink_open(&pod, err) < 0)

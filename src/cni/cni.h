@@ -102,6 +102,8 @@ struct request {
 	struct ipam_owner owner; /* CNI_CONTAINERID and CNI_IFNAME; "" where the verb has none */
 	const char *netns;	 /* CNI_NETNS, or "" */
 	const char *args;	 /* CNI_ARGS, or "" */
+	const char *text;	 /* the configuration as it came, for other plugins */
+	size_t text_len;
 	struct netconf conf;
 };
 
@@ -119,6 +121,18 @@ int netconf_get_flag(const json_t *json, const char *key, bool *ret, struct err 
 int netconf_get_number(const json_t *json, const char *key, int64_t min, int64_t max, int64_t *ret,
 		       struct err *err);
 int netconf_parse_ipam(struct netconf *conf, struct err *err);
+int netconf_parse_route(const json_t *json, struct netconf_route *ret, struct err *err);
+
+/* -- what a runtime asks for of one attachment ------------------------------------ */
+
+struct wishes {
+	struct addr addresses[IPAM_SETS_MAX];
+	unsigned naddresses;
+	int addresses_code; /* of an error that they lead to */
+	uint8_t mac[6];
+	bool has_mac;
+};
+int wishes_read(const struct request *req, struct wishes *ret, struct err *err);
 
 /* -- verbs ----------------------------------------------------------------- */
 
@@ -137,10 +151,15 @@ struct given {
 	/* Those without a gateway go to that of the first address of their family. */
 	struct netconf_route routes[NETCONF_ROUTES_MAX + 2];
 	unsigned nroutes;
+	json_t *dns; /* owned; may be NULL */
 };
 
-/* Takes addresses for the attachment. 0 or a code. */
-int addresses_take(const struct request *req, struct given *ret, struct err *err);
+/* Takes addresses for the attachment. 0 or a code; only then is anything held. */
+int addresses_take(const struct request *req, const struct wishes *wishes, struct given *ret,
+		   struct err *err);
+/* Gives those of another plugin back; our own go with detach(). Holding none is fine. */
+int addresses_give_back(const struct request *req, struct err *err);
+void given_done(struct given *given);
 /* Where a route of the given ones goes to; AF_UNSPEC: to the link itself. */
 struct addr given_route_gateway(const struct given *given, const struct netconf_route *route);
 
@@ -148,9 +167,15 @@ struct addr given_route_gateway(const struct given *given, const struct netconf_
 
 /* Whether the agent holds the subnet, so that addresses of it may be given out. 0 or a code. */
 int node_ready(const struct netconf *conf, struct err *err);
-/* Removes an attachment's link and address, whatever there is of them. 0 or a code. */
+/*
+ * Removes an attachment's link and our own addresses, whatever there is of them, and what ipMasq
+ * made. Addresses of another plugin are left: addresses_give_back(). 0 or a code.
+ */
 int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,
 	   struct err *err);
+
+/* The group of the network's links on the node, by which GC knows those of its own. */
+uint32_t network_group(const struct netconf *conf);
 
 /*
  * Removes the host's end of a pod's veth, and so both, and returns as soon as they can carry no

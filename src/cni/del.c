@@ -8,8 +8,10 @@
 int verb_del(const struct request *req, struct err *err)
 {
 	auto_(netlink_close) struct netlink *nl = NULL;
+	int r;
 
 	if (netlink_open(&nl, err) < 0)
 		return CNI_KERNEL_REFUSED;
-	return detach(nl, &req->conf, &req->owner, err);
+	r = detach(nl, &req->conf, &req->owner, err);
+	return r ? r : addresses_give_back(req, err);
 }

@@ -1,42 +1,70 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* GC: removes every attachment that the runtime does not name any more. */
+/*
+ * GC: removes what no attachment holds that the runtime names: addresses with their links, links
+ * alone, what ipMasq made. All is tried; the first failure is told.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cni.h"
+#include "delegate.h"
+#include "masq.h"
+#include "poplin/model/pod.h"
+#include "poplin/nl/link.h"
 
 DEFINE_AUTO(json_t *, json_decref)
 
 struct collection {
-	const struct netconf *conf;
+	const struct request *req;
 	struct netlink *nl;
-	json_t *valid; /* a set: "<container>:<interface>" */
-	json_t *stale; /* a list of the same */
+	json_t *valid;	     /* a set: "<container>:<interface>" */
+	json_t *valid_links; /* a set: names of their links */
+	json_t *stale;	     /* a list: "<container>:<interface>" */
+	json_t *stale_links; /* a list of names */
 	struct err *err;
 };
 
-static int note_valid(const json_t *list, json_t *valid, struct err *err)
+/* -- what is valid ------------------------------------------------------------------- */
+
+static int note_valid(const struct collection *c, const json_t *item, struct err *err)
 {
-	const json_t *item;
-	size_t i;
+	const char *container = json_string_value(json_object_get(item, "containerID"));
+	const char *interface = json_string_value(json_object_get(item, "ifname"));
+	char name[512], link[16];
 
-	json_array_foreach (list, i, item) {
-		const char *container = json_string_value(json_object_get(item, "containerID"));
-		const char *interface = json_string_value(json_object_get(item, "ifname"));
-		char name[512];
-
-		if (!container || !interface)
-			return err_set(
-				err, CNI_INVALID_CONFIG,
-				"an entry of 'cni.dev/valid-attachments' lacks 'containerID' "
-				"or 'ifname'");
-		(void)snprintf(name, sizeof(name), "%s:%s", container, interface);
-		if (json_object_set_new(valid, name, json_true()) < 0)
-			return err_set(err, CNI_IO_FAILURE, "out of memory");
-	}
+	if (!container || !interface)
+		return err_set(err, CNI_INVALID_CONFIG,
+			       "an entry of 'cni.dev/valid-attachments' lacks 'containerID' or "
+			       "'ifname'");
+	(void)snprintf(name, sizeof(name), "%s:%s", container, interface);
+	pod_link_name(container, interface, link);
+	if (json_object_set_new(c->valid, name, json_true()) < 0 ||
+	    json_object_set_new(c->valid_links, link, json_true()) < 0)
+		return err_set(err, CNI_IO_FAILURE, "out of memory");
 	return 0;
 }
+
+/* Without the list nothing is known to be stale. */
+static int note_all_valid(const struct collection *c, struct err *err)
+{
+	const json_t *list = json_object_get(c->req->conf.json, "cni.dev/valid-attachments");
+	const json_t *item;
+	size_t i;
+	int r = 0;
+
+	if (!json_is_array(list))
+		return err_set(err, CNI_INVALID_CONFIG,
+			       "'cni.dev/valid-attachments' is missing or not a list");
+	json_array_foreach (list, i, item) {
+		r = note_valid(c, item, err);
+		if (r)
+			break;
+	}
+	return r;
+}
+
+/* -- addresses, with their links ---------------------------------------------------------- */
 
 static int note_stale(const struct addr *addr, const char *container, const char *interface,
 		      void *arg)
@@ -60,50 +88,100 @@ static int remove_stale(const struct collection *c, const char *name, struct err
 	if (!colon)
 		return err_set(err, CNI_IO_FAILURE, "out of memory");
 	*colon = '\0';
-	return detach(c->nl, c->conf,
+	return detach(c->nl, &c->req->conf,
 		      &(struct ipam_owner){ .container = container, .interface = colon + 1 }, err);
 }
 
-/* All are tried; the first failure is told. */
-static int remove_all(const struct collection *c, struct err *err)
+static int collect_addresses(struct collection *c, struct err *err)
+{
+	const struct netconf_ipam *ipam = &c->req->conf.ipam;
+	struct err later = ERR_INIT;
+	const json_t *name;
+	int first = 0;
+	size_t i;
+
+	if (ipam->kind == NETCONF_IPAM_DELEGATED)
+		return delegate_run(c->req, ipam->type, "GC", NULL, err);
+	if (ipam->kind == NETCONF_IPAM_NONE)
+		return 0;
+	c->err = err;
+	if (ipam_foreach_attachment(ipam->pool.dir, note_stale, c, err) < 0)
+		return CNI_IO_FAILURE;
+	json_array_foreach (c->stale, i, name) {
+		int r = remove_stale(c, json_string_value(name), first ? &later : err);
+
+		first = first ? first : r;
+	}
+	if (ipam_release_orphans(ipam->pool.dir, first ? &later : err) < 0 && !first)
+		first = CNI_IO_FAILURE;
+	return first;
+}
+
+/* -- links that hold no address ------------------------------------------------------------ */
+
+static int note_link(const struct link *link, void *arg)
+{
+	struct collection *c = arg;
+
+	if (link->group != network_group(&c->req->conf) || strcmp(link->kind, "veth") != 0 ||
+	    strncmp(link->name, POD_LINK_PREFIX, strlen(POD_LINK_PREFIX)) != 0 ||
+	    json_object_get(c->valid_links, link->name))
+		return 0;
+	return json_array_append_new(c->stale_links, json_string(link->name)) < 0 ? -ENOMEM : 0;
+}
+
+static int collect_links(struct collection *c, struct err *err)
 {
 	struct err later = ERR_INIT;
 	const json_t *name;
 	int first = 0;
 	size_t i;
 
-	json_array_foreach (c->stale, i, name) {
-		int r = remove_stale(c, json_string_value(name), first ? &later : err);
+	if (link_foreach(c->nl, 0, note_link, c, err) < 0)
+		return CNI_KERNEL_REFUSED;
+	json_array_foreach (c->stale_links, i, name) {
+		int r = pod_link_remove(c->nl, json_string_value(name), first ? &later : err);
 
-		if (r && !first)
-			first = r;
+		if (r < 0 && r != -ENODEV && !first)
+			first = CNI_KERNEL_REFUSED;
 	}
 	return first;
 }
 
+static int collect_masquerade(struct collection *c, struct err *err)
+{
+	return c->req->conf.ip_masq ? masq_collect(&c->req->conf, c->valid_links, err) : 0;
+}
+
 int verb_gc(const struct request *req, struct err *err)
 {
-	const json_t *list = json_object_get(req->conf.json, "cni.dev/valid-attachments");
+	/* An address goes last: nobody may get it while a link answers for it. */
+	static int (*const steps[])(struct collection * c, struct err * err) = {
+		collect_links,
+		collect_masquerade,
+		collect_addresses,
+	};
 	auto_(json_decref) json_t *valid = json_object();
+	auto_(json_decref) json_t *valid_links = json_object();
 	auto_(json_decref) json_t *stale = json_array();
+	auto_(json_decref) json_t *stale_links = json_array();
 	auto_(netlink_close) struct netlink *nl = NULL;
-	struct collection c = { &req->conf, NULL, valid, stale, err };
-	int r;
+	struct collection c = { req, NULL, valid, valid_links, stale, stale_links, err };
+	struct err later = ERR_INIT;
+	int first;
 
-	if (!valid || !stale)
+	if (!valid || !valid_links || !stale || !stale_links)
 		return err_set(err, CNI_IO_FAILURE, "out of memory");
-	/* Without the list nothing is known to be stale. */
-	if (!json_is_array(list))
-		return err_set(err, CNI_INVALID_CONFIG,
-			       "'cni.dev/valid-attachments' is missing or not a list");
-	r = note_valid(list, valid, err);
-	if (r)
-		return r;
+	first = note_all_valid(&c, err);
+	if (first)
+		return first;
 	if (netlink_open(&nl, err) < 0)
 		return CNI_KERNEL_REFUSED;
 	c.nl = nl;
-	if (req->conf.ipam.kind == NETCONF_IPAM_OWN &&
-	    ipam_foreach_attachment(req->conf.ipam.pool.dir, note_stale, &c, err) < 0)
-		return CNI_IO_FAILURE;
-	return remove_all(&c, err);
+	for (size_t i = 0; i < countof(steps); i++) {
+		int r = steps[i](&c, first ? &later : err);
+
+		first = first ? first : r;
+	}
+	return first;
 }

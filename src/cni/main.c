@@ -13,7 +13,8 @@
 #include "poplin/base/clock.h"
 #include "poplin/model/podlog.h"
 
-#define STDIN_MAX ((size_t)1024 * 1024)
+#define STDIN_MAX	 ((size_t)1024 * 1024)
+#define CONTAINER_ID_MAX 239 /* with an interface's name a file's name (poplin/ipam/ipam.h) */
 
 enum need { NEED_CONTAINER = 1, NEED_NETNS = 2, NEED_INTERFACE = 4 };
 
@@ -65,7 +66,7 @@ static const char *variable(const char *name)
 /* The specification's form of a container id; '/' and ':' would spoil the names made of it. */
 static bool is_container_id(const char *text)
 {
-	if (!isalnum((unsigned char)*text) || strlen(text) > 200)
+	if (!isalnum((unsigned char)*text) || strlen(text) > CONTAINER_ID_MAX)
 		return false;
 	for (; *text; text++)
 		if (!isalnum((unsigned char)*text) && !strchr("_.-", *text))
@@ -73,26 +74,28 @@ static bool is_container_id(const char *text)
 	return true;
 }
 
-/* What the kernel takes (dev_valid_name, net/core/dev.c) and JSON can carry. */
-static bool is_interface(const char *text)
-{
-	size_t len = strlen(text);
-
-	if (len == 0 || len >= IF_NAMESIZE || strcmp(text, ".") == 0 || strcmp(text, "..") == 0)
-		return false;
-	for (; *text; text++)
-		if (*text == '/' || *text == ':' || !isgraph((unsigned char)*text))
-			return false;
-	return true;
-}
-
-/* A result names the sandbox, and JSON has no other text. */
+/* A result names both, and JSON has no other text. */
 static bool is_utf8(const char *text)
 {
 	json_t *json = json_string(text);
 
 	json_decref(json);
 	return json != NULL;
+}
+
+/* What the kernel takes (dev_valid_name, net/core/dev.c), without what cannot be seen. */
+static bool is_interface(const char *text)
+{
+	size_t len = strlen(text);
+
+	if (len == 0 || len >= IF_NAMESIZE || strcmp(text, ".") == 0 || strcmp(text, "..") == 0 ||
+	    !is_utf8(text))
+		return false;
+	for (; *text; text++)
+		if (*text == '/' || *text == ':' ||
+		    ((unsigned char)*text < 0x80 && !isgraph((unsigned char)*text)))
+			return false;
+	return true;
 }
 
 static int read_environment(const struct verb *verb, struct request *req, struct err *err)
@@ -116,6 +119,13 @@ static int read_environment(const struct verb *verb, struct request *req, struct
 			       req->netns);
 	return 0;
 }
+
+/* What an error is told in. */
+struct answer {
+	const char *command;
+	enum cni_version version;
+	char network[CNI_NAME_MAX];
+};
 
 /* -- output -------------------------------------------------------------------- */
 
@@ -142,13 +152,11 @@ static size_t character_length(const char *text)
 	return 0;
 }
 
-/* The text may quote bytes that are no UTF-8, or end amid a character: JSON would refuse it all. */
-static int print_error(enum cni_version version, int code, const struct err *err)
+/* Texts may quote bytes that are no UTF-8, or end amid a character: JSON would refuse it all. */
+static void make_utf8(char *text)
 {
-	char text[ERR_TEXT_MAX];
 	size_t length;
 
-	strlcpy(text, err->text, sizeof(text));
 	for (char *c = text; *c; c += length) {
 		length = character_length(c);
 		if (length)
@@ -156,24 +164,68 @@ static int print_error(enum cni_version version, int code, const struct err *err
 		*c = '?';
 		length = 1;
 	}
-	print_json(json_pack("{ss si ss}", "cniVersion", cni_version_names[version], "code", code,
-			     "msg", text));
+}
+
+static const char *code_meaning(int code)
+{
+	static const struct {
+		int code;
+		const char *meaning;
+	} codes[] = {
+		{ CNI_INCOMPATIBLE_VERSION, "incompatible version of the specification" },
+		{ CNI_UNSUPPORTED_FIELD, "unsupported field of the network configuration" },
+		{ CNI_UNKNOWN_CONTAINER, "the container is unknown" },
+		{ CNI_INVALID_ENVIRONMENT, "invalid environment variable" },
+		{ CNI_IO_FAILURE, "failure of input or output" },
+		{ CNI_DECODE_FAILURE, "content that cannot be decoded" },
+		{ CNI_INVALID_CONFIG, "invalid network configuration" },
+		{ CNI_TRY_AGAIN_LATER, "not possible now: try again later" },
+		{ CNI_NOT_AVAILABLE, "no pod can be attached now" },
+		{ CNI_NO_ADDRESS, "no address can be given" },
+		{ CNI_KERNEL_REFUSED, "the kernel refused a link, an address or a route" },
+		{ CNI_NOT_AS_EXPECTED, "the attachment is not as it was made" },
+		{ CNI_ALREADY_ATTACHED, "the interface is attached already" },
+	};
+
+	for (size_t i = 0; i < countof(codes); i++)
+		if (codes[i].code == code)
+			return codes[i].meaning;
+	return "failure of another plugin";
+}
+
+static int print_error(const struct answer *answer, int code, const struct err *err)
+{
+	char msg[ERR_TEXT_MAX], details[ERR_TEXT_MAX];
+
+	strlcpy(msg, err->text, sizeof(msg));
+	(void)snprintf(
+		details, sizeof(details),
+		"CNI_COMMAND=%.32s CNI_CONTAINERID=%.240s CNI_IFNAME=%.16s, network '%s': %s",
+		answer->command, variable("CNI_CONTAINERID"), variable("CNI_IFNAME"),
+		answer->network, code_meaning(code));
+	make_utf8(msg);
+	make_utf8(details);
+	print_json(json_pack("{ss si ss ss}", "cniVersion", cni_version_names[answer->version],
+			     "code", code, "msg", msg, "details", details));
 	return EXIT_FAILURE;
 }
 
-/* VERSION answers whatever the configuration is, in its version if that is spoken. */
+/* Of the form of a version, spoken or not: VERSION says back what it was told. */
+static bool is_version(const char *text)
+{
+	return text && *text && strlen(text) < 32 && strspn(text, "0123456789.") == strlen(text);
+}
+
 static int print_versions(const struct buf *input)
 {
-	enum cni_version version = CNI_VERSIONS - 1;
 	json_t *json = json_loadb(input->data, input->len, 0, NULL);
 	const char *asked = json_string_value(json_object_get(json, "cniVersion"));
 	json_t *list = json_array();
 
-	if (asked)
-		(void)cni_version_parse(asked, &version);
 	for (size_t i = 0; i < CNI_VERSIONS; i++)
 		(void)json_array_append_new(list, json_string(cni_version_names[i]));
-	print_json(json_pack("{ss so}", "cniVersion", cni_version_names[version],
+	print_json(json_pack("{ss so}", "cniVersion",
+			     is_version(asked) ? asked : cni_version_names[CNI_VERSIONS - 1],
 			     "supportedVersions", list));
 	json_decref(json);
 	return EXIT_SUCCESS;
@@ -193,14 +245,15 @@ static void tell_agent(const struct verb *verb, const struct netconf *conf, int 
 		podlog_append(conf->state_dir, &entry);
 }
 
-static int run(const struct verb *verb, const struct buf *input, enum cni_version *version,
+static int run(const struct verb *verb, const struct buf *input, struct answer *answer,
 	       struct err *err)
 {
-	struct request req = { .netns = "" };
+	struct request req = { .netns = "", .text = input->data, .text_len = input->len };
 	int64_t started_ns = clock_ns();
 	/* The configuration first: errors are told in its version. */
-	int r = netconf_parse(input->data, input->len, &req.conf, version, err);
+	int r = netconf_parse(input->data, input->len, &req.conf, &answer->version, err);
 
+	strlcpy(answer->network, req.conf.name, sizeof(answer->network));
 	if (r == 0)
 		r = read_environment(verb, &req, err);
 	if (r == 0 && req.conf.version < verb->since)
@@ -214,40 +267,43 @@ static int run(const struct verb *verb, const struct buf *input, enum cni_versio
 	return r;
 }
 
-static int print_usage(void)
+/* Somebody looks what this is; a runtime that forgot the variable reads the error. */
+static int print_usage(const struct answer *answer)
 {
+	struct err err = ERR_INIT;
+
 	fprintf(stderr,
 		"poplin %s: a CNI plugin, run by a container runtime with CNI_COMMAND set and the\n"
 		"network configuration on standard input. See poplin(8).\n",
 		PACKAGE_VERSION);
-	return EXIT_FAILURE;
+	err_set(&err, CNI_INVALID_ENVIRONMENT, "CNI_COMMAND is missing");
+	return print_error(answer, CNI_INVALID_ENVIRONMENT, &err);
 }
 
 int main(void)
 {
-	enum cni_version version = CNI_VERSIONS - 1;
-	const char *command = getenv("CNI_COMMAND");
+	struct answer answer = { variable("CNI_COMMAND"), CNI_VERSIONS - 1, "" };
 	auto_buf struct buf input = BUF_INIT;
 	const struct verb *verb = NULL;
 	struct err err = ERR_INIT;
 	int r;
 
-	if (!command)
-		return print_usage();
+	if (!answer.command[0])
+		return print_usage(&answer);
 	/* A runtime that went away: writing the result then fails, and ADD takes all back. */
 	(void)signal(SIGPIPE, SIG_IGN);
 	r = read_stdin(&input, &err);
 	if (r)
-		return print_error(version, r, &err);
-	if (strcmp(command, "VERSION") == 0)
+		return print_error(&answer, r, &err);
+	if (strcmp(answer.command, "VERSION") == 0)
 		return print_versions(&input);
 	for (size_t i = 0; i < countof(verbs); i++)
-		if (strcmp(command, verbs[i].name) == 0)
+		if (strcmp(answer.command, verbs[i].name) == 0)
 			verb = &verbs[i];
 	if (!verb)
 		r = err_set(&err, CNI_INVALID_ENVIRONMENT, "CNI_COMMAND '%.32s' is not known",
-			    command);
+			    answer.command);
 	else
-		r = run(verb, &input, &version, &err);
-	return r ? print_error(version, r, &err) : EXIT_SUCCESS;
+		r = run(verb, &input, &answer, &err);
+	return r ? print_error(&answer, r, &err) : EXIT_SUCCESS;
 }

@@ -168,10 +168,53 @@ static int parse_agent(struct netconf *conf, struct err *err)
 	return r;
 }
 
+static int check_objects(const struct netconf *conf, struct err *err)
+{
+	static const char *const keys[] = { "dns", "prevResult", "runtimeConfig", "args" };
+
+	for (size_t i = 0; i < countof(keys); i++) {
+		const json_t *value = json_object_get(conf->json, keys[i]);
+
+		if (value && !json_is_null(value) && !json_is_object(value))
+			return err_set(err, CNI_INVALID_CONFIG, "'%s' is not an object", keys[i]);
+	}
+	return 0;
+}
+
+/*
+ * Keys of `bridge` whose meaning is missing here: ignoring them would make another network. False,
+ * 0, "" and an empty list ask for nothing.
+ */
+static int refuse_unsupported(const struct netconf *conf, struct err *err)
+{
+	static const char *const keys[] = { "vlan",	     "vlanTrunk",
+					    "macspoofchk",   "portIsolation",
+					    "ipMasqBackend", "disableContainerInterface" };
+
+	for (size_t i = 0; i < countof(keys); i++) {
+		const json_t *value = json_object_get(conf->json, keys[i]);
+		auto_free char *text = NULL;
+
+		if (!value || json_is_null(value) || json_is_false(value) ||
+		    (json_is_integer(value) && json_integer_value(value) == 0) ||
+		    (json_is_string(value) && json_string_length(value) == 0) ||
+		    (json_is_array(value) && json_array_size(value) == 0))
+			continue;
+		text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+		return err_set(err, CNI_UNSUPPORTED_FIELD, "'%s' is %.64s, which is not supported",
+			       keys[i], text ? text : "set");
+	}
+	return 0;
+}
+
 static int parse_fields(struct netconf *conf, struct err *err)
 {
 	int r = parse_name(conf, err);
 
+	if (r == 0)
+		r = check_objects(conf, err);
+	if (r == 0)
+		r = refuse_unsupported(conf, err);
 	if (r == 0)
 		r = parse_agent(conf, err);
 	if (r == 0)

@@ -172,7 +172,7 @@ static int parse_holes(struct ipam_pool *pool, const json_t *json, const char *k
 
 /* -- routes ------------------------------------------------------------------------------- */
 
-static int parse_route(const json_t *json, struct netconf_route *ret, struct err *err)
+int netconf_parse_route(const json_t *json, struct netconf_route *ret, struct err *err)
 {
 	int64_t mtu = 0, advmss = 0, priority = 0;
 	bool found;
@@ -215,7 +215,7 @@ static int parse_routes(struct netconf_ipam *ipam, const json_t *list, struct er
 		return err_set(err, CNI_INVALID_CONFIG,
 			       "'routes' is not a list of at most %d routes", NETCONF_ROUTES_MAX);
 	json_array_foreach (list, i, item) {
-		int r = parse_route(item, &ipam->routes[ipam->nroutes], err);
+		int r = netconf_parse_route(item, &ipam->routes[ipam->nroutes], err);
 
 		if (r)
 			return r;
@@ -244,11 +244,34 @@ static int parse_dir(struct netconf *conf, const json_t *json, struct err *err)
 	return r;
 }
 
+/* A result before 0.3.0 has room for one address of each family. */
+static int check_families(const struct netconf *conf, struct err *err)
+{
+	const struct ipam_pool *pool = &conf->ipam.pool;
+	unsigned first6 = IPAM_SETS_MAX, first4 = IPAM_SETS_MAX;
+
+	for (unsigned i = 0; i < pool->nranges && conf->version < CNI_0_3_0; i++) {
+		const struct ipam_range *range = &pool->ranges[i];
+		unsigned *first = range->subnet.addr.family == AF_INET ? &first4 : &first6;
+
+		if (*first == IPAM_SETS_MAX)
+			*first = range->set;
+		else if (*first != range->set)
+			return err_set(err, CNI_INVALID_CONFIG,
+				       "'ranges' gives several addresses of one family, which "
+				       "'cniVersion' %s cannot tell",
+				       cni_version_names[conf->version]);
+	}
+	return 0;
+}
+
 static int parse_own(struct netconf *conf, const json_t *json, struct err *err)
 {
 	struct netconf_ipam *ipam = &conf->ipam;
 	int r = parse_ranges(conf, json, err);
 
+	if (r == 0)
+		r = check_families(conf, err);
 	if (r == 0)
 		r = parse_holes(&ipam->pool, json, "exclude", false, err);
 	if (r == 0)

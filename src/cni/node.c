@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "cni.h"
+#include "masq.h"
 #include "poplin/base/clock.h"
+#include "poplin/base/hash.h"
 #include "poplin/model/nodestate.h"
 #include "poplin/model/pod.h"
 
@@ -43,6 +45,14 @@ int node_ready(const struct netconf *conf, struct err *err)
 	return 0;
 }
 
+uint32_t network_group(const struct netconf *conf)
+{
+	char digits[8]; /* 28 bits: ip(8) reads groups as signed numbers */
+
+	hash_hex(digits, sizeof(digits), "network", conf->name, NULL);
+	return (uint32_t)strtoul(digits, NULL, 16) | 1;
+}
+
 int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,
 	   struct err *err)
 {
@@ -53,6 +63,8 @@ int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_own
 	r = pod_link_remove(nl, name, err);
 	/* Gone with the pod's namespace, or never made. */
 	if (r < 0 && r != -ENODEV)
+		return CNI_KERNEL_REFUSED;
+	if (conf->ip_masq && masq_remove(conf, owner, err))
 		return CNI_KERNEL_REFUSED;
 	/* The address last: nobody may get it while a link still answers for it. */
 	if (conf->ipam.kind != NETCONF_IPAM_OWN)

@@ -128,11 +128,65 @@ static json_t *addresses_json(const struct result *result)
 	return list;
 }
 
+/* The configuration's, else what IPAM gave. */
+static json_t *dns_json(const struct result *result)
+{
+	if (json_object_size(result->dns))
+		return json_incref((json_t *)result->dns);
+	return result->given->dns ? json_incref(result->given->dns) : json_object();
+}
+
 static json_t *list_form(const struct result *result)
 {
-	return json_pack("{ss so so so s{}}", "cniVersion", cni_version_names[result->version],
-			 "interfaces", interfaces_json(result), "ips", addresses_json(result),
-			 "routes", routes_json(result, AF_UNSPEC), "dns");
+	json_t *json =
+		json_pack("{ss so so so so}", "cniVersion", cni_version_names[result->version],
+			  "interfaces", interfaces_json(result), "ips", addresses_json(result),
+			  "routes", routes_json(result, AF_UNSPEC), "dns", dns_json(result));
+
+	/* What there is none of is left out. */
+	if (json && !result->given->naddresses)
+		json_object_del(json, "ips");
+	if (json && !result->given->nroutes)
+		json_object_del(json, "routes");
+	return json;
+}
+
+/* -- behind another plugin: what it had, and then ours ------------------------------------- */
+
+static int prepend(json_t *ours, const char *key, const json_t *previous)
+{
+	const json_t *theirs = json_object_get(previous, key);
+	json_t *list;
+
+	if (!json_array_size(theirs))
+		return 0;
+	list = json_deep_copy(theirs);
+	if (!list || (json_object_get(ours, key) &&
+		      json_array_extend(list, json_object_get(ours, key)) < 0)) {
+		json_decref(list);
+		return -ENOMEM;
+	}
+	return json_object_set_new(ours, key, list);
+}
+
+static int merge(json_t *ours, const json_t *previous)
+{
+	json_int_t before = (json_int_t)json_array_size(json_object_get(previous, "interfaces"));
+	json_t *dns = json_object_get(previous, "dns"), *ip;
+	size_t i;
+
+	json_array_foreach (json_object_get(ours, "ips"), i, ip) {
+		json_t *index = json_object_get(ip, "interface");
+
+		if (json_integer_set(index, json_integer_value(index) + before) < 0)
+			return -ENOMEM;
+	}
+	if (prepend(ours, "interfaces", previous) < 0 || prepend(ours, "ips", previous) < 0 ||
+	    prepend(ours, "routes", previous) < 0)
+		return -ENOMEM;
+	if (json_object_size(dns) && !json_object_size(json_object_get(ours, "dns")))
+		return json_object_set(ours, "dns", dns);
+	return 0;
 }
 
 /* -- 0.1.0 and 0.2.0: one address of each family, with its routes ---------------------------- */
@@ -148,9 +202,10 @@ static int put_family(json_t *json, const char *key, const struct result *result
 
 		if (a->address.addr.family != family)
 			continue;
-		one = json_pack("{so so}", "ip", text_of_prefix(&a->address), "routes",
-				routes_json(result, family));
+		one = json_pack("{so}", "ip", text_of_prefix(&a->address));
 		r = one ? 0 : -ENOMEM;
+		if (r == 0 && given->nroutes)
+			r = put(one, "routes", routes_json(result, family));
 		if (r == 0 && a->gateway.family != AF_UNSPEC)
 			r = put(one, "gateway", text_of_addr(&a->gateway));
 		if (r == 0)
@@ -179,35 +234,12 @@ int result_print(const struct result *result, struct err *err)
 	auto_(json_decref) json_t *json =
 		result->version < CNI_0_3_0 ? pair_form(result) : list_form(result);
 
-	if (!json)
+	if (!json ||
+	    (result->previous && result->version >= CNI_0_3_0 && merge(json, result->previous) < 0))
 		return err_errno(err, -ENOMEM, "result");
 	/* A runtime that never hears of the address would never give it back. */
 	if (json_dumpf(json, stdout, JSON_INDENT(2)) < 0 || fputc('\n', stdout) == EOF ||
 	    fflush(stdout) == EOF)
 		return err_errno(err, -EIO, "write the result");
 	return 0;
-}
-
-/* -- a previous result ------------------------------------------------------------------------ */
-
-bool result_has_address(const json_t *previous, const char *interface, const char *sandbox,
-			const struct prefix *address)
-{
-	const json_t *interfaces = json_object_get(previous, "interfaces"), *ip;
-	char text[PREFIX_TEXT_MAX];
-	size_t i;
-
-	prefix_format(address, text);
-	json_array_foreach (json_object_get(previous, "ips"), i, ip) {
-		const char *given = json_string_value(json_object_get(ip, "address"));
-		json_int_t at = json_integer_value(json_object_get(ip, "interface"));
-		const json_t *link = at >= 0 ? json_array_get(interfaces, (size_t)at) : NULL;
-		const char *name = json_string_value(json_object_get(link, "name"));
-		const char *where = json_string_value(json_object_get(link, "sandbox"));
-
-		if (given && name && where && strcmp(given, text) == 0 &&
-		    strcmp(name, interface) == 0 && strcmp(where, sandbox) == 0)
-			return true;
-	}
-	return false;
 }

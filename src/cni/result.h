@@ -11,12 +11,11 @@ struct result {
 	const struct link *bridge, *host, *pod;
 	const char *sandbox;
 	const struct given *given;
+	const json_t *dns;	/* of the configuration; may be NULL */
+	const json_t *previous; /* "prevResult"; may be NULL */
 };
 
 /* Writes it to standard output. -EIO, -ENOMEM. */
 int result_print(const struct result *result, struct err *err);
-/* Whether a previous result has this address at this interface in this sandbox. */
-bool result_has_address(const json_t *previous, const char *interface, const char *sandbox,
-			const struct prefix *address);
 
 #endif

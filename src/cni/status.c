@@ -1,16 +1,31 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* STATUS: whether an ADD could succeed now. */
 #include "cni.h"
+#include "delegate.h"
 #include "poplin/nl/link.h"
+
+/* The agent's bridge is there; without an agent an ADD makes it. */
+static int look_for_bridge(const struct netconf *conf, struct err *err)
+{
+	auto_(netlink_close) struct netlink *nl = NULL;
+	unsigned index;
+
+	if (!conf->state_dir[0])
+		return 0;
+	if (netlink_open(&nl, err) < 0 || link_index(nl, conf->bridge, &index, err) < 0)
+		return CNI_NOT_AVAILABLE;
+	return 0;
+}
 
 int verb_status(const struct request *req, struct err *err)
 {
-	auto_(netlink_close) struct netlink *nl = NULL;
-	struct link bridge;
+	const struct netconf *conf = &req->conf;
 
-	if (node_ready(&req->conf, err))
+	if (node_ready(conf, err) || look_for_bridge(conf, err))
 		return CNI_NOT_AVAILABLE;
-	if (netlink_open(&nl, err) < 0 || link_get(nl, req->conf.bridge, &bridge, err) < 0)
+	if (conf->ipam.kind == NETCONF_IPAM_DELEGATED)
+		return delegate_run(req, conf->ipam.type, "STATUS", NULL, err);
+	if (conf->ipam.kind == NETCONF_IPAM_OWN && ipam_has_free(&conf->ipam.pool, err) < 0)
 		return CNI_NOT_AVAILABLE;
 	return 0;
 }

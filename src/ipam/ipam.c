@@ -2,9 +2,12 @@
 #include "poplin/ipam/ipam.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "map.h"
 #include "pool.h"
@@ -60,6 +63,94 @@ int ipam_release(const struct ipam_pool *pool, const struct ipam_owner *owner, s
 	return r < 0 ? err_errno(err, r, "%s: release the addresses of %s", pool->dir, name) : 0;
 }
 
+/* -- what was left behind -------------------------------------------------------------- */
+
+static bool is_named_by(const struct ledger *l, const char *owner, const struct addr *a)
+{
+	struct addr named[IPAM_SETS_MAX];
+	int n = ledger_read_attachment(l, owner, named);
+
+	for (int i = 0; i < n; i++)
+		if (addr_cmp(&named[i], a) == 0)
+			return true;
+	return false;
+}
+
+DEFINE_AUTO(DIR *, closedir)
+
+int ipam_release_orphans(const char *dir, struct err *err)
+{
+	auto_ledger struct ledger l = LEDGER_INIT;
+	auto_(closedir) DIR *list = NULL;
+	const struct dirent *entry;
+	int n = 0, r;
+
+	if (access(dir, F_OK) < 0 && errno == ENOENT)
+		return 0;
+	r = ledger_open_to_change(&l, dir, err);
+	if (r == 0)
+		r = ledger_list(&l, "addresses", &list);
+	if (r < 0)
+		return err_errno(err, r, "%s: look for addresses without an attachment", dir);
+	while ((entry = readdir(list))) {
+		char owner[OWNER_MAX];
+		struct addr a;
+
+		/* What is no link is not ours, and stays. */
+		if (addr_parse(entry->d_name, &a, NULL) < 0 ||
+		    ledger_read_link(l.addresses, entry->d_name, owner, sizeof(owner)) < 0 ||
+		    is_named_by(&l, owner, &a))
+			continue;
+		r = ledger_remove_link(l.addresses, entry->d_name);
+		if (r < 0)
+			return err_errno(err, r, "%s: release %s", dir, entry->d_name);
+		n++;
+	}
+	return n;
+}
+
+/* 1: it went; 0: a link came up meanwhile, and all is as before. */
+static int collect(const struct ledger *l, const char *name, const struct ipam_owner *owner,
+		   bool (*is_gone)(const struct ipam_owner *owner, void *arg), void *arg)
+{
+	struct addr named[IPAM_SETS_MAX];
+	char list[LIST_MAX], text[ADDR_TEXT_MAX], holder[OWNER_MAX];
+	int n = ledger_read_attachment(l, name, named);
+	int r = ledger_read_link(l->attachments, name, list, sizeof(list));
+
+	if (r == 0)
+		r = ledger_remove_link(l->attachments, name);
+	if (r < 0)
+		return r;
+	if (!is_gone(owner, arg))
+		return symlinkat(list, l->attachments, name) < 0 ? -errno : 0;
+	for (int i = 0; i < n && r == 0; i++)
+		if (ledger_holder(l, &named[i], holder) && strcmp(holder, name) == 0)
+			r = ledger_remove_link(l->addresses, addr_format(&named[i], text));
+	return r < 0 ? r : 1;
+}
+
+int ipam_collect(const char *dir, const struct ipam_owner *owner, uint64_t number,
+		 bool (*is_gone)(const struct ipam_owner *owner, void *arg), void *arg,
+		 struct err *err)
+{
+	auto_ledger struct ledger l = LEDGER_INIT;
+	char name[OWNER_MAX];
+	struct stat st;
+	int r = ledger_owner_name(owner, name, err);
+
+	if (r == 0)
+		r = ledger_open_to_change(&l, dir, err);
+	if (r < 0)
+		return r;
+	/* A DEL came first, and maybe another ADD. */
+	if (fstatat(l.attachments, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    (uint64_t)st.st_ino != number || !is_gone(owner, arg))
+		return 0;
+	r = collect(&l, name, owner, is_gone, arg);
+	return r < 0 ? err_errno(err, r, "%s: release the addresses of %s", dir, name) : r;
+}
+
 /* -- allocate ----------------------------------------------------------------------- */
 
 /* What one set gives: the range and the address, and its place for the search, if it has one. */
@@ -71,7 +162,7 @@ struct choice {
 	struct map map;
 };
 
-static int refuse_exhausted(const struct choice *c, const struct ipam_pool *pool, unsigned set,
+static int refuse_exhausted(uint64_t held, const struct ipam_pool *pool, unsigned set,
 			    struct err *err)
 {
 	char text[PREFIX_TEXT_MAX];
@@ -84,7 +175,7 @@ static int refuse_exhausted(const struct choice *c, const struct ipam_pool *pool
 		       prefix_format(&range->subnet, text),
 		       range + 1 < pool->ranges + pool->nranges && range[1].set == set ? " and more"
 										       : "",
-		       c->map.held, pool->dir);
+		       held, pool->dir);
 }
 
 static int find_free(struct choice *c, const struct ipam_pool *pool, const struct ledger *l,
@@ -101,7 +192,7 @@ static int find_free(struct choice *c, const struct ipam_pool *pool, const struc
 			/* A process died before it marked what it took, or the map is spoilt. */
 			map_mark(&c->map, c->place, true);
 		} else if (c->map.fresh) {
-			return refuse_exhausted(c, pool, set, err);
+			return refuse_exhausted(c->map.held, pool, set, err);
 		} else {
 			r = map_rebuild(&c->map);
 			if (r < 0)
@@ -265,7 +356,42 @@ int ipam_lookup(const char *dir, const struct ipam_owner *owner,
 	return r < 0 ? err_errno(err, r, "%s: addresses of %s", dir, name) : r;
 }
 
-DEFINE_AUTO(DIR *, closedir)
+bool ipam_holder(const char *dir, const struct addr *addr, char ret[static IPAM_HOLDER_MAX])
+{
+	auto_ledger struct ledger l = LEDGER_INIT;
+
+	return ledger_open(&l, dir) == 0 && ledger_holder(&l, addr, ret);
+}
+
+int ipam_has_free(const struct ipam_pool *pool, struct err *err)
+{
+	auto_ledger struct ledger l = LEDGER_INIT;
+	int r = ledger_open(&l, pool->dir);
+
+	if (r == -ENOENT)
+		return 0; /* nothing was ever allocated */
+	if (r < 0)
+		return err_errno(err, r, "%s: open", pool->dir);
+	for (unsigned set = 0; set < pool->nsets; set++) {
+		auto_map struct map map = { .fd = -1 };
+		uint64_t held;
+
+		map_open_existing(&map, pool, &l, set);
+		if (!map_has_free(&map, &held))
+			return refuse_exhausted(held, pool, set, err);
+	}
+	return 0;
+}
+
+bool ipam_holds(const struct ipam_pool *pool, const struct ipam_owner *owner)
+{
+	char name[OWNER_MAX], path[PATH_MAX], byte;
+
+	return ledger_owner_name(owner, name, NULL) == 0 &&
+	       snprintf(path, sizeof(path), "%s/attachments/%s", pool->dir, name) <
+		       (int)sizeof(path) &&
+	       readlink(path, &byte, 1) == 1;
+}
 
 /* A container id has no colon, so the first one ends it. */
 static int tell(ipam_fn *fn, const struct addr *addr, char *owner, void *arg)

@@ -65,25 +65,30 @@ int ledger_open_to_change(struct ledger *l, const char *dir, struct err *err)
 	return 0;
 }
 
+int ledger_list(const struct ledger *l, const char *folder, DIR **ret)
+{
+	int fd = open_folder(l->dir, folder), r;
+
+	if (fd < 0)
+		return fd;
+	*ret = fdopendir(fd);
+	if (*ret)
+		return 0;
+	r = -errno;
+	close(fd);
+	return r;
+}
+
 int ledger_open_listing(const char *dir, const char *folder, struct ledger *l, DIR **ret,
 			struct err *err)
 {
-	int r = ledger_open(l, dir), fd;
+	int r = ledger_open(l, dir);
 
 	if (r == -ENOENT)
 		return 0;
-	if (r < 0)
-		return err_errno(err, r, "%s: open", dir);
-	fd = open_folder(l->dir, folder);
-	if (fd < 0)
-		return err_errno(err, fd, "%s/%s: open", dir, folder);
-	*ret = fdopendir(fd);
-	if (!*ret) {
-		r = -errno;
-		close(fd);
-		return err_errno(err, r, "%s/%s: open", dir, folder);
-	}
-	return 0;
+	if (r == 0)
+		r = ledger_list(l, folder, ret);
+	return r < 0 ? err_errno(err, r, "%s/%s: open", dir, folder) : 0;
 }
 
 /* -- links ------------------------------------------------------------------------ */

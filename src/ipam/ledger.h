@@ -42,7 +42,9 @@ int ledger_make_links(const struct ledger *l, const char *owner,
 int ledger_release(const struct ledger *l, const char *owner,
 		   struct addr ret[static IPAM_SETS_MAX]);
 
-/* "addresses" or "attachments", to be listed. NULL in *ret: nothing was ever allocated. */
+/* "addresses" or "attachments", to be listed. Negative errno. */
+int ledger_list(const struct ledger *l, const char *folder, DIR **ret);
+/* The same of a ledger yet to be opened. NULL in *ret: nothing was ever allocated. */
 int ledger_open_listing(const char *dir, const char *folder, struct ledger *l, DIR **ret,
 			struct err *err);
 

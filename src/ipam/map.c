@@ -135,23 +135,33 @@ static bool write_at(int fd, const void *data, size_t len, off_t offset)
 	return pwrite(fd, data, len, offset) == (ssize_t)len;
 }
 
+/* All that is taken, from the links; to be freed. NULL: memory is short. */
+static uint64_t *compute(const struct map *map, uint64_t *ret_held)
+{
+	size_t n = words_of(map->places);
+	uint64_t *words = calloc(n, sizeof(*words));
+
+	if (!words)
+		return NULL;
+	take_kept(map, words);
+	*ret_held = take_held(map, words);
+	for (uint32_t place = map->places; place < n * WORD; place++)
+		take(words, place);
+	return words;
+}
+
 int map_rebuild(struct map *map)
 {
 	const struct header header = { .magic = MAGIC, .next = map->next };
-	size_t n = words_of(map->places);
-	auto_free uint64_t *words = calloc(n, sizeof(*words));
+	auto_free uint64_t *words = compute(map, &map->held);
+	size_t size = words_of(map->places) * sizeof(*words);
 
 	if (!words)
 		return -ENOMEM;
-	take_kept(map, words);
-	map->held = take_held(map, words);
 	map->fresh = true;
-	for (uint32_t place = map->places; place < n * WORD; place++)
-		take(words, place);
 	errno = ENOSPC; /* what a short write means */
 	/* The header last: without it the rest counts for nothing. */
-	if (ftruncate(map->fd, 0) < 0 ||
-	    !write_at(map->fd, words, n * sizeof(*words), offset_of(0)) ||
+	if (ftruncate(map->fd, 0) < 0 || !write_at(map->fd, words, size, offset_of(0)) ||
 	    !write_at(map->fd, &header, sizeof(header), 0))
 		return -errno;
 	return 0;
@@ -258,6 +268,21 @@ static bool search(const struct map *map, uint32_t from, uint32_t *ret)
 bool map_next_free(const struct map *map, uint32_t *ret)
 {
 	return search(map, map->next, ret) || (map->next && search(map, 0, ret));
+}
+
+bool map_has_free(struct map *map, uint64_t *ret_held)
+{
+	auto_free uint64_t *words = NULL;
+	uint32_t place;
+
+	*ret_held = 0;
+	if (map->fd >= 0 && map_next_free(map, &place))
+		return true;
+	words = compute(map, ret_held);
+	for (size_t i = 0; words && i < words_of(map->places); i++)
+		if (words[i] != UINT64_MAX)
+			return true;
+	return !words; /* who cannot tell does not say that it is full */
 }
 
 void map_mark(const struct map *map, uint32_t place, bool taken)

@@ -34,6 +34,8 @@ int map_rebuild(struct map *map);
 
 /* The next place that seems free, from where the search stands. False: there seems to be none. */
 bool map_next_free(const struct map *map, uint32_t *ret);
+/* Whether there is one, after a look at the links where there seems to be none. */
+bool map_has_free(struct map *map, uint64_t *ret_held);
 void map_mark(const struct map *map, uint32_t place, bool taken);
 /* The search goes on behind this place. */
 void map_move_behind(struct map *map, uint32_t place);

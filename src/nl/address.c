@@ -65,7 +65,8 @@ int address_foreach(struct netlink *nl, unsigned index, int family,
 	return r < 0 ? err_wrap(err, r, "list addresses") : 0;
 }
 
-static struct nl_msg *change_msg(int type, int flags, unsigned index, const struct prefix *address)
+static struct nl_msg *change_msg(int type, int flags, unsigned index, const struct prefix *address,
+				 bool detect_duplicates)
 {
 	const struct ifaddrmsg body = {
 		.ifa_family = address->addr.family,
@@ -90,7 +91,7 @@ static struct nl_msg *change_msg(int type, int flags, unsigned index, const stru
 	/*
 	 * Nobody else gives out addresses of ours: detecting duplicates would only cost a second.
 	 */
-	if (type == RTM_NEWADDR && address->addr.family == AF_INET6 &&
+	if (type == RTM_NEWADDR && address->addr.family == AF_INET6 && !detect_duplicates &&
 	    nla_put_u32(msg, IFA_FLAGS, IFA_F_NODAD) < 0)
 		goto fail;
 	return msg;
@@ -99,15 +100,16 @@ fail:
 	return NULL;
 }
 
-struct nl_msg *address_add_msg(unsigned index, const struct prefix *address)
+struct nl_msg *address_add_msg(unsigned index, const struct prefix *address, bool detect_duplicates)
 {
-	return change_msg(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, index, address);
+	return change_msg(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, index, address,
+			  detect_duplicates);
 }
 
 int address_ensure(struct netlink *nl, unsigned index, const struct prefix *address,
 		   struct err *err)
 {
-	auto_(nlmsg_free) struct nl_msg *msg = address_add_msg(index, address);
+	auto_(nlmsg_free) struct nl_msg *msg = address_add_msg(index, address, false);
 	char text[PREFIX_TEXT_MAX];
 	int r;
 
@@ -122,7 +124,7 @@ int address_ensure(struct netlink *nl, unsigned index, const struct prefix *addr
 int address_absent(struct netlink *nl, unsigned index, const struct prefix *address,
 		   struct err *err)
 {
-	auto_(nlmsg_free) struct nl_msg *msg = change_msg(RTM_DELADDR, 0, index, address);
+	auto_(nlmsg_free) struct nl_msg *msg = change_msg(RTM_DELADDR, 0, index, address, false);
 	char text[PREFIX_TEXT_MAX];
 	int r;
 

@@ -13,9 +13,8 @@
 int link_parse(const struct nlmsghdr *msg, struct link *ret)
 {
 	static const struct nla_policy policy[IFLA_MAX + 1] = {
-		[IFLA_IFNAME] = { .type = NLA_STRING },
-		[IFLA_MTU] = { .type = NLA_U32 },
-		[IFLA_MASTER] = { .type = NLA_U32 },
+		[IFLA_IFNAME] = { .type = NLA_STRING },	  [IFLA_MTU] = { .type = NLA_U32 },
+		[IFLA_MASTER] = { .type = NLA_U32 },	  [IFLA_GROUP] = { .type = NLA_U32 },
 		[IFLA_LINKINFO] = { .type = NLA_NESTED },
 	};
 	struct nlattr *attrs[IFLA_MAX + 1], *info[IFLA_INFO_MAX + 1];
@@ -37,6 +36,8 @@ int link_parse(const struct nlmsghdr *msg, struct link *ret)
 		l.mtu = nla_get_u32(attrs[IFLA_MTU]);
 	if (attrs[IFLA_MASTER])
 		l.master = nla_get_u32(attrs[IFLA_MASTER]);
+	if (attrs[IFLA_GROUP])
+		l.group = nla_get_u32(attrs[IFLA_GROUP]);
 	if (attrs[IFLA_ADDRESS] && nla_len(attrs[IFLA_ADDRESS]) == sizeof(l.mac))
 		memcpy(l.mac, nla_data(attrs[IFLA_ADDRESS]), sizeof(l.mac));
 	if (attrs[IFLA_LINKINFO] &&
@@ -178,7 +179,7 @@ int link_bridge_create(struct netlink *nl, const char *name, const uint8_t mac[s
 	int r;
 
 	if (!msg || nla_put_string(msg, IFLA_IFNAME, name) < 0 ||
-	    nla_put(msg, IFLA_ADDRESS, 6, mac) < 0 || nla_put_u32(msg, IFLA_MTU, mtu) < 0)
+	    nla_put(msg, IFLA_ADDRESS, 6, mac) < 0 || (mtu && nla_put_u32(msg, IFLA_MTU, mtu) < 0))
 		return err_errno(err, -ENOMEM, "create bridge %s", name);
 	info = nla_nest_start(msg, IFLA_LINKINFO);
 	if (!info || nla_put_string(msg, IFLA_INFO_KIND, "bridge") < 0)
@@ -235,6 +236,7 @@ static struct nl_msg *veth_msg(const struct link_veth *veth)
 
 	if (msg && (put_end(msg, veth->host_name, veth->mtu, veth->host_mac) < 0 ||
 		    (veth->master && nla_put_u32(msg, IFLA_MASTER, veth->master) < 0) ||
+		    (veth->host_group && nla_put_u32(msg, IFLA_GROUP, veth->host_group) < 0) ||
 		    put_peer(msg, veth) < 0)) {
 		nlmsg_free(msg);
 		return NULL;
@@ -290,11 +292,13 @@ int link_veth_create(struct netlink *nl, const struct link_veth *veth, struct er
 int link_set(struct netlink *nl, unsigned index, const struct link *want, unsigned changes,
 	     struct err *err)
 {
+	unsigned flags =
+		(changes & LINK_UP ? IFF_UP : 0U) | (changes & LINK_PROMISC ? IFF_PROMISC : 0U);
 	const struct ifinfomsg body = {
 		.ifi_family = AF_UNSPEC,
 		.ifi_index = (int)index,
-		.ifi_flags = changes & LINK_UP ? IFF_UP : 0,
-		.ifi_change = changes & LINK_UP ? IFF_UP : 0,
+		.ifi_flags = flags,
+		.ifi_change = flags,
 	};
 	auto_(nlmsg_free) struct nl_msg *msg = link_msg(RTM_NEWLINK, 0, &body);
 	int r;

@@ -36,7 +36,7 @@ void socket_set_buffers(int fd, int send_bytes, int receive_bytes)
 		set_option(fd, SOL_SOCKET, SO_RCVBUF, receive_bytes);
 }
 
-int netlink_open(struct netlink **ret, struct err *err)
+int netlink_open_protocol(struct netlink **ret, int protocol, struct err *err)
 {
 	struct netlink *nl = calloc(1, sizeof(*nl));
 	int r;
@@ -48,7 +48,7 @@ int netlink_open(struct netlink **ret, struct err *err)
 		free(nl);
 		return err_errno(err, -ENOMEM, "netlink socket");
 	}
-	r = nl_connect(nl->sock, NETLINK_ROUTE);
+	r = nl_connect(nl->sock, protocol);
 	if (r < 0) {
 		err_set(err, -EIO, "open a netlink socket: %s", nl_geterror(r));
 		netlink_close(nl);
@@ -62,6 +62,11 @@ int netlink_open(struct netlink **ret, struct err *err)
 	nl->seq = (uint32_t)clock_ns(); /* whatever: only equality counts */
 	*ret = nl;
 	return 0;
+}
+
+int netlink_open(struct netlink **ret, struct err *err)
+{
+	return netlink_open_protocol(ret, NETLINK_ROUTE, err);
 }
 
 void netlink_close(struct netlink *nl)

@@ -50,12 +50,34 @@ struct nl_msg *route_put_msg(const struct route *r, unsigned flags)
 	return msg;
 }
 
+int route_msg_add_details(struct nl_msg *msg, const struct route_details *details)
+{
+	struct rtmsg *body = nlmsg_data(nlmsg_hdr(msg));
+	struct nlattr *metrics;
+
+	if (details->scope >= 0)
+		body->rtm_scope = (uint8_t)details->scope;
+	if (details->table >= 0) {
+		body->rtm_table = details->table < 256 ? (uint8_t)details->table : RT_TABLE_UNSPEC;
+		if (nla_put_u32(msg, RTA_TABLE, (uint32_t)details->table) < 0)
+			return -ENOMEM;
+	}
+	if (!details->mtu && !details->advmss)
+		return 0;
+	metrics = nla_nest_start(msg, RTA_METRICS);
+	if (!metrics || (details->mtu && nla_put_u32(msg, RTAX_MTU, details->mtu) < 0) ||
+	    (details->advmss && nla_put_u32(msg, RTAX_ADVMSS, details->advmss) < 0))
+		return -ENOMEM;
+	nla_nest_end(msg, metrics);
+	return 0;
+}
+
 struct nl_msg *route_delete_msg(const struct route *r)
 {
 	return route_msg(RTM_DELROUTE, 0, r, RT_SCOPE_NOWHERE);
 }
 
-int route_parse(const struct nlmsghdr *msg, struct route *ret)
+static int parse_any(const struct nlmsghdr *msg, struct route *ret, uint32_t *ret_table)
 {
 	static const struct nla_policy policy[RTA_MAX + 1] = {
 		[RTA_TABLE] = { .type = NLA_U32 },
@@ -66,15 +88,14 @@ int route_parse(const struct nlmsghdr *msg, struct route *ret)
 	struct nlattr *attrs[RTA_MAX + 1];
 	struct route r = { .metric = 0 };
 	const struct rtmsg *body;
-	uint32_t table;
 
 	if ((msg->nlmsg_type != RTM_NEWROUTE && msg->nlmsg_type != RTM_DELROUTE) ||
 	    nlmsg_parse((struct nlmsghdr *)msg, sizeof(*body), attrs, RTA_MAX, policy) < 0)
 		return -EINVAL;
 	body = nlmsg_data(msg);
-	table = attrs[RTA_TABLE] ? nla_get_u32(attrs[RTA_TABLE]) : body->rtm_table;
-	if (table != RT_TABLE_MAIN || (body->rtm_flags & RTM_F_CLONED))
+	if (body->rtm_flags & RTM_F_CLONED)
 		return -EINVAL;
+	*ret_table = attrs[RTA_TABLE] ? nla_get_u32(attrs[RTA_TABLE]) : body->rtm_table;
 	r.dst.len = body->rtm_dst_len;
 	r.dst.addr.family = body->rtm_family;
 	if (addr_size(&r.dst.addr) == 0 ||
@@ -91,6 +112,52 @@ int route_parse(const struct nlmsghdr *msg, struct route *ret)
 	r.protocol = body->rtm_protocol;
 	r.type = body->rtm_type;
 	*ret = r;
+	return 0;
+}
+
+int route_parse(const struct nlmsghdr *msg, struct route *ret)
+{
+	struct route r;
+	uint32_t table;
+
+	if (parse_any(msg, &r, &table) < 0 || table != RT_TABLE_MAIN)
+		return -EINVAL;
+	*ret = r;
+	return 0;
+}
+
+struct route_search {
+	const struct prefix *dst;
+	const struct addr *gateway;
+	bool found;
+};
+
+static int look_for_route(const struct nlmsghdr *msg, void *arg)
+{
+	struct route_search *search = arg;
+	uint32_t table;
+	struct route r;
+
+	if (parse_any(msg, &r, &table) == 0 && prefix_cmp(&r.dst, search->dst) == 0 &&
+	    (search->gateway->family == AF_UNSPEC || addr_cmp(&r.gateway, search->gateway) == 0))
+		search->found = true;
+	return 0;
+}
+
+int route_exists(struct netlink *nl, const struct prefix *dst, const struct addr *gateway,
+		 bool *ret, struct err *err)
+{
+	const struct rtmsg body = { .rtm_family = dst->addr.family };
+	auto_(nlmsg_free) struct nl_msg *msg = nlmsg_alloc_simple(RTM_GETROUTE, 0);
+	struct route_search search = { .dst = dst, .gateway = gateway };
+	int r;
+
+	if (!msg || nlmsg_append(msg, (void *)&body, sizeof(body), NLMSG_ALIGNTO) < 0)
+		return err_errno(err, -ENOMEM, "list routes");
+	r = netlink_dump(nl, msg, look_for_route, NULL, &search, err);
+	if (r < 0)
+		return err_wrap(err, r, "list routes");
+	*ret = search.found;
 	return 0;
 }
 

@@ -29,7 +29,8 @@ def node():
 def assert_error(answer, code, *words, version="1.0.0"):
     """Exit status 1, and nothing but the specification's error on standard output."""
     assert answer.code == 1 and answer.stderr == "", answer
-    assert set(answer.json) == {"cniVersion", "code", "msg"}, answer
+    assert set(answer.json) == {"cniVersion", "code", "msg", "details"}, answer
+    assert answer.json["details"], answer
     assert answer.json["cniVersion"] == version, answer
     assert answer.json["code"] == code, answer
     for word in words:
@@ -83,10 +84,13 @@ def test_version_answers_in_the_version_asked(node, version):
     assert answer == {"cniVersion": version, "supportedVersions": VERSIONS}
 
 
-@pytest.mark.parametrize("conf", ["", "{", "[]", '{"cniVersion":"9.9.9"}', '{"cniVersion":7}'])
-def test_version_answers_whatever_it_is_given(node, conf):
+@pytest.mark.parametrize("conf, version", [
+    ("", "1.1.0"), ("{", "1.1.0"), ("[]", "1.1.0"), ('{"cniVersion":7}', "1.1.0"),
+    ('{"cniVersion":"x"}', "1.1.0"), ('{"cniVersion":"9.9.9"}', "9.9.9"),
+])
+def test_version_answers_whatever_it_is_given(node, conf, version):
     answer = assert_fine(node.run("VERSION", conf))
-    assert answer == {"cniVersion": "1.1.0", "supportedVersions": VERSIONS}
+    assert answer == {"cniVersion": version, "supportedVersions": VERSIONS}
 
 
 def test_the_old_configuration_still_works(node):
@@ -164,12 +168,12 @@ def test_ipv6():
 def test_a_second_interface_is_an_attachment_of_its_own(node):
     pod = node.pod()
     assert_fine(node.add("c1", pod))
-    # It cannot have the default route as well, and takes nothing of the first with it.
-    assert_error(node.add("c1", pod, ifname="net1"), 101, "route")
-    assert node.attachments() == {"c1:eth0": "10.2.1.2"}
-    assert pod_links(pod) == ["eth0"]
-    other = node.pod()
-    assert_fine(node.add("c1", other, ifname="net1"))
+    assert_fine(node.add("c1", pod, ifname="net1"))
+    assert node.attachments() == {"c1:eth0": "10.2.1.2", "c1:net1": "10.2.1.3"}
+    assert pod_links(pod) == ["eth0", "net1"]
+    # As with the plugin bridge: both have a default route, and the last one is taken.
+    assert [route["dev"] for route in pod.ip("-json", "route", "show", "default")] \
+        == ["net1", "eth0"]
     assert_silent(node.delete("c1"))
     assert set(node.attachments()) == {"c1:net1"} and len(node.links()) == 1
 
@@ -179,7 +183,7 @@ def test_an_address_asked_for(node):
     result = assert_fine(node.add("c1", first, ARGS="IgnoreUnknown=1;IP=10.2.1.77;K8S_POD_NAME=a"))
     assert result["ips"][0]["address"] == "10.2.1.77/24"
     assert_error(node.add("c2", second, ARGS="IP=10.2.1.77"), 100, "10.2.1.77", "c1")
-    for wrong in "10.2.1.1", "10.9.9.9", "10.2.1.300":
+    for wrong in "10.2.1.1", "10.9.9.9", "10.2.1.300", "":
         assert_error(node.add("c2", second, ARGS=f"IP={wrong}"), 4)
     assert pod_links(second) == [] and len(node.links()) == 1
 
@@ -203,14 +207,12 @@ def test_the_pods_interface_exists_already(node):
     assert pod_links(pod) == ["eth0"]
 
 
-def test_the_pod_has_a_default_route_already(node):
+def test_a_route_that_cannot_be_made(node):
     pod = node.pod()
-    pod.ip("link", "add", "other", "type", "bridge")
-    pod.ip("link", "set", "other", "up")
-    pod.ip("route", "add", "default", "dev", "other")
-    assert_error(node.add("c1", pod), 101, "route")
+    conf = node.config(ipam={"routes": [{"dst": "10.9.0.0/16", "gw": "10.77.0.1"}]})
+    assert_error(node.add("c1", pod, conf=conf), 101, "route")
     node.assert_empty()
-    assert pod_links(pod) == ["other"]
+    assert pod_links(pod) == []
 
 
 def test_a_missing_bridge(node):
@@ -355,6 +357,9 @@ def test_check_finds_what_changed(node, version):
          f"link set eth9 name eth0 up;route add default via {node.gateway}", "eth0"),
         (node.netns, f"link set {name} nomaster", f"link set {name} master {node.bridge}", name),
         (node.netns, f"link set {name} down", f"link set {name} up", name),
+        (node.netns, f"link set {node.bridge} down", f"link set {node.bridge} up", node.bridge),
+        (node.netns, f"address delete {node.gateway}/24 dev {node.bridge}",
+         f"address add {node.gateway}/24 dev {node.bridge}", f"{node.gateway}/24"),
     ]
     for where, spoil, mend, word in changes:
         where.ip(*spoil.split())
@@ -367,11 +372,19 @@ def test_check_finds_what_changed(node, version):
 
     assert_error(check(None), 7, "prevResult", version=version)
     assert_error(check([]), 7, "prevResult", version=version)
-    assert_error(check({}), 102, "10.2.1.2/24", version=version)
+    assert_error(check({}), 102, "eth0", version=version)
     other = json.loads(json.dumps(result))
     other["ips"][0]["address"] = "10.2.1.3/24"
-    assert_error(check(other), 102, "10.2.1.2/24", version=version)
+    assert_error(check(other), 102, "10.2.1.2", version=version)
     assert_error(check(result, "/run/netns/poplin-none"), 102, version=version)
+    node.write_state(-1)
+    assert_error(check(result), 11, "lease", version=version)
+    node.write_state()
+    holder = node.ipam / "addresses" / "10.2.1.2"
+    holder.unlink()
+    holder.symlink_to("other:eth0")
+    assert_error(check(result), 102, "10.2.1.2", "other:eth0", version=version)
+    holder.unlink()
     node.delete("c1")
     assert_error(check(result), 102, "c1:eth0", version=version)
 
@@ -458,7 +471,8 @@ def test_a_wrong_configuration(node, key, values):
 
 
 def test_keys_that_are_not_ours_are_left_alone(node):
-    conf = node.config(ipMasq=True, runtimeConfig={"portMappings": []}, dns={}, args={"cni": {}})
+    conf = node.config(runtimeConfig={"portMappings": []}, dns={}, args={"cni": {}, "x": 1},
+                       capabilities={"mac": True}, ours=False, vlan=0, macspoofchk=False)
     assert_fine(node.add("c1", node.pod(), conf=conf))
 
 
@@ -494,8 +508,10 @@ def test_wrong_variables(node, variables, word):
 
 def test_an_unknown_verb(node):
     assert_error(node.run("EXPLODE", node.config()), 4, "CNI_COMMAND", "EXPLODE", version="1.1.0")
-    answer = node.run(None, node.config())
-    assert answer.code == 1 and answer.stdout == "" and "CNI_COMMAND" in answer.stderr
+    for command in None, "":
+        answer = node.run(command, node.config())
+        assert answer.code == 1 and "CNI_COMMAND" in answer.stderr
+        assert answer.json["code"] == 4 and "CNI_COMMAND" in answer.json["msg"]
 
 
 # -- many, and killed ---------------------------------------------------------------------

@@ -176,12 +176,8 @@ def test_each_answer_of_the_kernel_is_a_refusal(node):
     refused("eth0")
     assert pod_links(pod) == ["eth0"]
     pod.ip("link", "delete", "eth0")
-    pod.ip("link", "add", "other", "type", "bridge")
-    pod.ip("link", "set", "other", "up")
-    pod.ip("address", "add", "10.2.1.9/24", "dev", "other")
-    pod.ip("route", "add", "default", "via", "10.2.1.1")
-    refused("route")
-    pod.ip("link", "delete", "other")
+    refused("route", conf=node.config(ipam={"routes": [{"dst": "10.9.0.0/16",
+                                                        "gw": "10.77.0.1"}]}))
     node.netns.ip("link", "delete", node.bridge)
     refused(node.bridge)
     node.netns.ip("link", "add", node.bridge, "type", "veth", "peer", "name", "other")

@@ -277,7 +277,7 @@ static struct nl_msg *sample(unsigned kind)
 	case RTM_NEWNEXTHOP:
 		return nexthop_put_msg(&n, 0);
 	case RTM_NEWADDR:
-		return address_add_msg(3, &address);
+		return address_add_msg(3, &address, false);
 	default:
 		msg = nlmsg_alloc_simple(RTM_NEWLINK, 0);
 		nlmsg_append(msg, (void *)&body, sizeof(body), NLMSG_ALIGNTO);

@@ -95,12 +95,33 @@ int ipam_allocate(const struct ipam_pool *pool, const struct addr *wanted, unsig
 		  struct err *err);
 /* Frees what the owner holds; holding nothing is fine. */
 int ipam_release(const struct ipam_pool *pool, const struct ipam_owner *owner, struct err *err);
+/*
+ * Frees addresses whose holder has no attachment that names them: no process leaves such behind, but
+ * somebody may have removed files by hand. Returns how many.
+ */
+int ipam_release_orphans(const char *dir, struct err *err);
+/*
+ * For the agent: frees what the owner holds if its attachment is still the file of that number
+ * (st_ino) and is_gone() says, twice, that its link is missing. The attachment goes in between, so
+ * that an ADD which makes its link meanwhile either is seen, or sees by ipam_holds() that it must not
+ * go on. Returns whether it was freed.
+ */
+int ipam_collect(const char *dir, const struct ipam_owner *owner, uint64_t number,
+		 bool (*is_gone)(const struct ipam_owner *owner, void *arg), void *arg,
+		 struct err *err);
 
 /* -- readers ------------------------------------------------------------------- */
 
 /* The owner's addresses; returns how many. -ENOENT: it holds none (or only half of its own). */
 int ipam_lookup(const char *dir, const struct ipam_owner *owner,
 		struct addr ret[static IPAM_SETS_MAX], struct err *err);
+/* Who holds the address, "<container>:<interface>". False: nobody. */
+#define IPAM_HOLDER_MAX 256
+bool ipam_holder(const char *dir, const struct addr *addr, char ret[static IPAM_HOLDER_MAX]);
+/* 0, or -ENOSPC when a set has no address that is free (text as of ipam_allocate()). */
+int ipam_has_free(const struct ipam_pool *pool, struct err *err);
+/* Whether the owner has an attachment, complete or half made: one system call. */
+bool ipam_holds(const struct ipam_pool *pool, const struct ipam_owner *owner);
 /* Calls fn for every address held, in no order; a negative return ends it. */
 typedef int ipam_fn(const struct addr *addr, const char *container, const char *interface,
 		    void *arg);

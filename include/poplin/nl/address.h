@@ -23,7 +23,11 @@ int address_ensure(struct netlink *nl, unsigned index, const struct prefix *addr
 		   struct err *err);
 int address_absent(struct netlink *nl, unsigned index, const struct prefix *address,
 		   struct err *err);
-/* Message for a batch; NULL when memory is short. */
-struct nl_msg *address_add_msg(unsigned index, const struct prefix *address);
+/*
+ * Message for a batch; NULL when memory is short. The address is usable at once: nobody looks
+ * whether another link has it (IFA_F_NODAD), unless detect_duplicates (IPv6).
+ */
+struct nl_msg *address_add_msg(unsigned index, const struct prefix *address,
+			       bool detect_duplicates);
 
 #endif

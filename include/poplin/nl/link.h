@@ -14,6 +14,7 @@ struct link {
 	unsigned flags; /* IFF_* */
 	unsigned mtu;
 	unsigned master; /* index of the bridge it is a port of, or 0 */
+	uint32_t group;	 /* a number that may be given to links, or 0 */
 	uint8_t mac[6];
 	char name[IFNAMSIZ];
 	char kind[16]; /* "bridge", "veth", ... or "" */
@@ -40,6 +41,7 @@ int link_forwarding_parse(const struct nlmsghdr *msg, struct link_forwarding *re
 int link_foreach(struct netlink *nl, unsigned master, int (*fn)(const struct link *link, void *arg),
 		 void *arg, struct err *err);
 
+/* mtu 0: the kernel's. */
 int link_bridge_create(struct netlink *nl, const char *name, const uint8_t mac[static 6],
 		       unsigned mtu, struct err *err);
 
@@ -51,6 +53,7 @@ struct link_veth {
 	int peer_netns;			    /* file descriptor of the peer's network namespace */
 	const uint8_t *host_mac, *peer_mac; /* may be NULL: random ones */
 	bool hairpin;
+	uint32_t host_group; /* of the host's end; 0: none */
 };
 /*
  * Creates both ends in one message, the host end up, with one queue each. -EEXIST: one of the names
@@ -58,7 +61,7 @@ struct link_veth {
  */
 int link_veth_create(struct netlink *nl, const struct link_veth *veth, struct err *err);
 
-enum link_change { LINK_UP = 1, LINK_MTU = 2, LINK_MAC = 4 };
+enum link_change { LINK_UP = 1, LINK_MTU = 2, LINK_MAC = 4, LINK_PROMISC = 8 };
 /* Applies those parts of `want` that `changes` names. */
 int link_set(struct netlink *nl, unsigned index, const struct link *want, unsigned changes,
 	     struct err *err);

@@ -25,6 +25,8 @@ struct netlink;
  * acknowledgements, strict dump filters and large buffers.
  */
 int netlink_open(struct netlink **ret, struct err *err);
+/* The same of another protocol, NETLINK_*. */
+int netlink_open_protocol(struct netlink **ret, int protocol, struct err *err);
 void netlink_close(struct netlink *nl);
 DEFINE_AUTO(struct netlink *, netlink_close)
 int netlink_fd(const struct netlink *nl);

@@ -26,6 +26,12 @@ struct nexthop {
 /* Messages for netlink_request() and batches. flags: NLM_F_CREATE and NLM_F_EXCL or NLM_F_REPLACE.
  * NULL when memory is short. A delete matches destination, metric and protocol, nothing else. */
 struct nl_msg *route_put_msg(const struct route *r, unsigned flags);
+/* What a route may say in addition; 0 or -1: nothing. Into the message of route_put_msg(). */
+struct route_details {
+	unsigned mtu, advmss;
+	int64_t table, scope;
+};
+int route_msg_add_details(struct nl_msg *msg, const struct route_details *details); /* -ENOMEM */
 struct nl_msg *route_delete_msg(const struct route *r);
 struct nl_msg *nexthop_put_msg(const struct nexthop *n, unsigned flags);
 struct nl_msg *nexthop_delete_msg(uint32_t id);
@@ -46,6 +52,10 @@ int nexthop_foreach(struct netlink *nl, uint8_t protocol,
 int nexthop_get(struct netlink *nl, uint32_t id, struct nexthop *ret, struct err *err);
 /* Whether this kernel knows nexthop objects (since 5.3). */
 bool nexthop_supported(struct netlink *nl);
+
+/* Whether any table has a route to dst, by this gateway (AF_UNSPEC: by any). */
+int route_exists(struct netlink *nl, const struct prefix *dst, const struct addr *gateway,
+		 bool *ret, struct err *err);
 
 /*
  * The route with the lowest metric to 0.0.0.0/0 (or ::/0): its outgoing link. -ENETUNREACH: none.
