@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -91,6 +92,8 @@ static int run(const struct request *req, const char *path, const char *command,
 		return input;
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return err_errno(err, -errno, "pipe");
+	/* The removal of a link leaves it ignored (unlink.c), and then there is nothing to wait for. */
+	(void)signal(SIGCHLD, SIG_DFL);
 	pid = fork();
 	if (pid == 0)
 		execute(path, command, input, ends[1]);
