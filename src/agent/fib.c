@@ -3,7 +3,8 @@
  * Theory of operation. Notes come from the workers, the monitor and the full dump, in no certain
  * order, so each carries a stamp from one counter. A dump is collected aside without the lock,
  * since it takes time; what was noted since it began is newer and stays, all the rest becomes what
- * the dump says.
+ * the dump says. A worker's note comes before its message, and the dump may fall between the two:
+ * so the notes of a worker that has not had its answers yet count as newer, too.
  *
  * An entry that says "absent" is no entry. So the tree holds what is there (ours or foreign) and
  * what is unknown, and is as large as the routes of ours.
@@ -47,6 +48,7 @@ struct fib {
 	/* Under lock. */
 	struct node_tree routes;
 	struct hop_tree hops;
+	LIST_HEAD(, fib_work) works; /* under way */
 	uint64_t stamp;
 	uint32_t round;
 	struct fib_stats stats;
@@ -221,6 +223,35 @@ int fib_note(struct fib *f, const struct prefix *prefix, enum fib_state state,
 	return note_locked(f, prefix, state, gateway);
 }
 
+/* -- workers ------------------------------------------------------------------ */
+
+void fib_work_begin(struct fib *f, struct fib_work *work)
+{
+	mutex_hold(&f->lock);
+	work->since = ++f->stamp;
+	LIST_INSERT_HEAD(&f->works, work, in_list);
+}
+
+void fib_work_end(struct fib *f, struct fib_work *work)
+{
+	mutex_hold(&f->lock);
+	LIST_REMOVE(work, in_list);
+}
+
+/* What is noted from now on, or was by a worker that is still at it, is newer than a dump. */
+static uint64_t begin_dump(struct fib *f)
+{
+	const struct fib_work *work;
+	uint64_t began;
+
+	mutex_hold(&f->lock);
+	began = ++f->stamp;
+	LIST_FOREACH(work, &f->works, in_list)
+	if (work->since < began)
+		began = work->since;
+	return began;
+}
+
 /* -- the full dump ------------------------------------------------------------ */
 
 struct seen_route {
@@ -361,13 +392,9 @@ static int merge_hops_locked(struct fib *f, const struct snapshot *s, uint64_t b
 int fib_sync(struct fib *f, struct netlink *nl, const struct routes_config *config, struct err *err)
 {
 	struct snapshot s = { .config = config };
-	uint64_t began;
-	int r;
+	uint64_t began = begin_dump(f);
+	int r = take_snapshot(&s, nl, err);
 
-	mutex_lock(&f->lock);
-	began = ++f->stamp;
-	mutex_unlock(&f->lock);
-	r = take_snapshot(&s, nl, err);
 	if (r == 0) {
 		mutex_lock(&f->lock);
 		r = merge_hops_locked(f, &s, began);
@@ -471,6 +498,7 @@ int fib_new(struct fib **ret, struct err *err)
 
 	if (!f)
 		return err_errno(err, -ENOMEM, "fib");
+	LIST_INIT(&f->works);
 	mutex_init(&f->lock, LOCK_FIB);
 	RB_INIT(&f->routes);
 	RB_INIT(&f->hops);

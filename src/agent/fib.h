@@ -11,6 +11,7 @@
 #ifndef POPLIN_AGENT_FIB_H
 #define POPLIN_AGENT_FIB_H
 
+#include <bsd/sys/queue.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -61,6 +62,19 @@ enum fib_nexthop fib_nexthop_get(struct fib *f, const struct addr *gateway);
  * for LEAVING when another worker is at it.
  */
 int fib_nexthop_note(struct fib *f, const struct addr *gateway, enum fib_nexthop state);
+
+/* -- workers --------------------------------------------------------------- */
+
+/*
+ * Between the two a worker notes, sends and learns what came of it. A dump that was begun meanwhile
+ * may have seen the kernel before or after it, so what was noted since the beginning stays.
+ */
+struct fib_work {
+	LIST_ENTRY(fib_work) in_list;
+	uint64_t since;
+};
+void fib_work_begin(struct fib *f, struct fib_work *work);
+void fib_work_end(struct fib *f, struct fib_work *work);
 
 /* -- the whole --------------------------------------------------------------- */
 

@@ -188,7 +188,7 @@ static void read_notifications(struct monitor *m)
 
 static int sync_now(struct monitor *m, struct err *err)
 {
-	int64_t start = clock_ns(), now;
+	int64_t start = clock_ns(), work = clock_thread_ns(), now;
 	struct routes_config config;
 	size_t different;
 	int r;
@@ -199,7 +199,7 @@ static int sync_now(struct monitor *m, struct err *err)
 		return r;
 	different = fib_queue_difference(m->config.fib, m->config.peers, m->config.queue);
 	now = clock_ns();
-	m->next_sync_ns = now + SYNC_PAUSE_FACTOR * (now - start);
+	m->next_sync_ns = now + SYNC_PAUSE_FACTOR * (clock_thread_ns() - work);
 	metric_inc(METRIC_RESYNCS);
 	metric_observe(METRIC_RESYNC_DURATION, 0, now - start);
 	log_debug("compared with the kernel" KV("different", "%zu"), different);

@@ -406,12 +406,14 @@ static void work_on(struct worker *worker)
 	struct pool *p = worker->pool;
 
 	pool_get_routes(p, &w->routes);
+	fib_work_begin(p->config.fib, &w->fib_work);
 	w->nops = 0;
 	memset(w->sent, 0, sizeof(w->sent));
 	for (size_t i = 0; i < w->nitems; i++)
 		w->results[i] = plan(worker, i);
 	if (w->nops)
 		send_batch(worker);
+	fib_work_end(p->config.fib, &w->fib_work);
 	for (size_t i = 0; i < w->nitems; i++) {
 		const struct queue_item *item = &w->items[i];
 

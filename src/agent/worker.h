@@ -36,6 +36,7 @@ struct work {
 	struct op ops[2 * BATCH_KEYS];
 	size_t nops;
 	struct routes_config routes;
+	struct fib_work fib_work;
 };
 
 struct worker {

@@ -65,6 +65,7 @@ class Node:
         self.process = None
         self.pods = []
         self.wrap = []
+        self.programs = BUILD
         self.firewall = Firewall(self.namespace)
         self.settings = {
             "NODE_NAME": name,
@@ -91,7 +92,8 @@ class Node:
         self.config.write_text("".join(f'{k}="{v}"\n' for k, v in self.settings.items()))
 
     def argv(self, program, *args):
-        return ["ip", "netns", "exec", self.namespace, *self.wrap, *WRAP, BUILD / program, *args]
+        return ["ip", "netns", "exec", self.namespace, *self.wrap, *WRAP, self.programs / program,
+                *args]
 
     def start(self, ready=False, **changes):
         self.write_config(**changes)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """More records than fit on one page of a list."""
 import re
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,31 @@ def test_a_burst_of_records_while_watching(large):
     if not sanitized():
         status = Path(f"/proc/{first.process.pid}/status").read_text()
         assert int(re.search(r"VmHWM:\s+(\d+)", status)[1]) < 32 * 1024
+
+
+STORM = 10000
+
+
+def test_a_storm_delays_neither_renewals_nor_scrapes_nor_a_reload(make_cluster):
+    cluster = make_cluster(IP_SUBNET="10.0.0.0/8", IP_SUBNET_MARGIN=16, LEASE_TTL=6,
+                           LOG_LEVEL="info")
+    first, = cluster.start_nodes(1)
+    storm = threading.Thread(target=cluster.put_peers, args=(0, STORM))
+    scrapes, reloads, left = [], [], []
+    storm.start()
+    while storm.is_alive():
+        start = time.monotonic()
+        assert first.http("/metrics")[0] == 200
+        scrapes.append(time.monotonic() - start)
+        left.append(first.status()["lease"]["expires_in_s"])
+        start = time.monotonic()
+        first.hangup()
+        reloads.append(time.monotonic() - start)
+    storm.join()
+    most = 5 if sanitized() else 1
+    assert max(scrapes) < most and max(reloads) < most
+    # Renewed at a third of six seconds, give or take a tenth, the lease never has less than 3.8.
+    assert min(left) >= 3 - (1 if sanitized() else 0), left
+    assert "cannot renew" not in first.log()
+    wait_for(lambda: first.metric('poplin_routes_installed{family="ipv4"}') == STORM, "the routes",
+             60)

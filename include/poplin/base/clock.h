@@ -8,9 +8,10 @@
 #define NS_PER_MS INT64_C(1000000)
 #define NS_PER_S  INT64_C(1000000000)
 
-int64_t clock_ns(void);	     /* CLOCK_MONOTONIC */
-int64_t clock_boot_ns(void); /* CLOCK_BOOTTIME: runs through suspend, shared by processes */
-int64_t clock_real_ns(void); /* CLOCK_REALTIME, for people */
+int64_t clock_ns(void);	       /* CLOCK_MONOTONIC */
+int64_t clock_thread_ns(void); /* CPU time of the calling thread */
+int64_t clock_boot_ns(void);   /* CLOCK_BOOTTIME: runs through suspend, shared by processes */
+int64_t clock_real_ns(void);   /* CLOCK_REALTIME, for people */
 
 /*
  * Delay before try number `attempt` (from 1): min doubled each time up to max,
