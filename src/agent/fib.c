@@ -41,6 +41,7 @@ struct hop {
 };
 
 RB_HEAD(node_tree, node);
+LIST_HEAD(work_list, fib_work);
 RB_HEAD(hop_tree, hop);
 
 struct fib {
@@ -48,7 +49,7 @@ struct fib {
 	/* Under lock. */
 	struct node_tree routes;
 	struct hop_tree hops;
-	LIST_HEAD(, fib_work) works; /* under way */
+	struct work_list works; /* under way */
 	uint64_t stamp;
 	uint32_t round;
 	struct fib_stats stats;

@@ -76,7 +76,7 @@ static void tell_locked(struct peers *p, struct key key, int64_t event_ns, bool 
 /* False: out of memory, and the claim does not win for now. */
 static bool make_winner_locked(struct peers *p, struct claim *claim)
 {
-	const struct addr *address = &claim->peer->record.address;
+	const struct addr *address = &claim->peer->address;
 	struct gateway *gateway;
 
 	if (address->family == AF_UNSPEC)
@@ -99,7 +99,7 @@ static bool make_winner_locked(struct peers *p, struct claim *claim)
 
 static void end_winner_locked(struct peers *p, struct claim *claim, struct touched *t)
 {
-	struct gateway *gateway = find_gateway_locked(p, &claim->peer->record.address);
+	struct gateway *gateway = find_gateway_locked(p, &claim->peer->address);
 
 	claim->winner = false;
 	p->routes[family_index(&claim->prefix.addr)]--;
@@ -129,7 +129,7 @@ static void settle_locked(struct peers *p, const struct prefix *prefix, struct t
 
 static void take_out_locked(struct peers *p, struct peer *peer, struct touched *t)
 {
-	for (unsigned i = 0; peer->accepted && i < peer->record.nsubnets; i++) {
+	for (unsigned i = 0; peer->accepted && i < peer->nclaims; i++) {
 		struct claim *claim = &peer->claims[i];
 
 		RB_REMOVE(claim_tree, &p->claims, claim);
@@ -138,29 +138,17 @@ static void take_out_locked(struct peers *p, struct peer *peer, struct touched *
 		touch(t, &claim->prefix);
 	}
 	peer->accepted = false;
-	free(peer->claims);
-	peer->claims = NULL;
 	free(peer->reason);
 	peer->reason = NULL;
 }
 
-static int put_in_locked(struct peers *p, struct peer *peer, struct touched *t)
+static void put_in_locked(struct peers *p, struct peer *peer, struct touched *t)
 {
-	unsigned n = peer->record.nsubnets;
-
-	peer->claims = calloc(n, sizeof(*peer->claims));
-	if (!peer->claims)
-		return -ENOMEM;
 	peer->accepted = true;
-	for (unsigned i = 0; i < n; i++) {
-		struct claim *claim = &peer->claims[i];
-
-		claim->peer = peer;
-		claim->prefix = peer->record.subnets[i];
-		RB_INSERT(claim_tree, &p->claims, claim);
-		touch(t, &claim->prefix);
+	for (unsigned i = 0; i < peer->nclaims; i++) {
+		RB_INSERT(claim_tree, &p->claims, &peer->claims[i]);
+		touch(t, &peer->claims[i].prefix);
 	}
-	return 0;
 }
 
 /* The routes first: a nexthop can only go after those that go by it. */
@@ -180,10 +168,13 @@ static void settle_touched_locked(struct peers *p, struct touched *t, int64_t ev
 static int judge_locked(struct peers *p, struct peer *peer, struct err *err)
 {
 	const struct prefix *own = p->own_subnet.addr.family == AF_UNSPEC ? NULL : &p->own_subnet;
+	struct record record = { .nsubnets = peer->nclaims, .address = peer->address };
 
+	for (unsigned i = 0; i < peer->nclaims; i++)
+		record.subnets[i] = peer->claims[i].prefix;
 	if (!node_name_valid(peer->name))
 		return err_set(err, -EINVAL, "the key is not a node name");
-	return record_validate(&peer->record, &p->config.network, own, &p->own_address, err);
+	return record_validate(&record, &p->config.network, own, &p->own_address, err);
 }
 
 static void reject_locked(struct peer *peer, const struct err *why)
@@ -193,17 +184,17 @@ static void reject_locked(struct peer *peer, const struct err *why)
 }
 
 /* Judges the peer and puts its claims in, or notes why not. */
-static int admit_locked(struct peers *p, struct peer *peer, struct touched *t, struct err *why)
+static void admit_locked(struct peers *p, struct peer *peer, struct touched *t, struct err *why)
 {
 	if (peers_is_own(p, peer) || !peer->parsed)
-		return 0;
+		return;
 	if (judge_locked(p, peer, why) < 0) {
 		reject_locked(peer, why);
-		return 0;
+		return;
 	}
-	if (peer->record.address.family == AF_UNSPEC && p->config.on_unresolved)
+	if (peer->address.family == AF_UNSPEC && p->config.on_unresolved)
 		p->config.on_unresolved(peer->name, p->config.arg);
-	return put_in_locked(p, peer, t);
+	put_in_locked(p, peer, t);
 }
 
 static void judge_again_locked(struct peers *p, struct peer *peer)
@@ -214,8 +205,7 @@ static void judge_again_locked(struct peers *p, struct peer *peer)
 	if (!peer->parsed)
 		return; /* its reason stays */
 	take_out_locked(p, peer, &t);
-	if (admit_locked(p, peer, &t, &why) < 0)
-		log_limited(LOG_ERROR, "out of memory, a record waits for its next change");
+	admit_locked(p, peer, &t, &why);
 	settle_touched_locked(p, &t, 0);
 }
 
@@ -254,19 +244,32 @@ static void remove_locked(struct peers *p, struct peer *peer, int64_t event_ns)
 
 	take_out_locked(p, peer, &t);
 	RB_REMOVE(peer_tree, &p->by_name, peer);
+	free(peer->claims);
 	free(peer);
 	settle_touched_locked(p, &t, event_ns);
 }
 
-static bool same_record(const struct record *a, const struct record *b)
+/* Whether the record says what is known; of the machine's hash nothing depends here. */
+static bool says_nothing_new(const struct peer *peer, const struct record *record)
 {
-	if (a->nsubnets != b->nsubnets || addr_cmp(&a->address, &b->address) != 0 ||
-	    a->backend != b->backend || strcmp(a->machine, b->machine) != 0)
+	if (!peer->accepted || peer->nclaims != record->nsubnets ||
+	    addr_cmp(&peer->address, &record->address) != 0)
 		return false;
-	for (unsigned i = 0; i < a->nsubnets; i++)
-		if (prefix_cmp(&a->subnets[i], &b->subnets[i]) != 0)
+	for (unsigned i = 0; i < peer->nclaims; i++)
+		if (prefix_cmp(&peer->claims[i].prefix, &record->subnets[i]) != 0)
 			return false;
 	return true;
+}
+
+static struct claim *new_claims(struct peer *peer, const struct record *record)
+{
+	struct claim *claims = calloc(record->nsubnets, sizeof(*claims));
+
+	for (unsigned i = 0; claims && i < record->nsubnets; i++) {
+		claims[i].peer = peer;
+		claims[i].prefix = record->subnets[i];
+	}
+	return claims;
 }
 
 /* *why is set when the record is refused, and was not for this reason before. */
@@ -276,9 +279,9 @@ static int change_locked(struct peers *p, const struct store_change *change, int
 	struct peer *peer = find_locked(p, change->node);
 	struct touched t = { .count = 0 };
 	auto_free char *reason = NULL;
-	struct record record;
+	struct record record = { .nsubnets = 0 };
+	struct claim *claims = NULL;
 	bool parsed, bare;
-	int r;
 
 	if (!change->value) {
 		if (peer)
@@ -293,25 +296,29 @@ static int change_locked(struct peers *p, const struct store_change *change, int
 	parsed = record_parse(change->value, change->len, &record, why) == 0;
 	bare = parsed && record.address.family == AF_UNSPEC;
 	if (bare && peer->bare)
-		record.address = peer->record.address;
+		record.address = peer->address;
 	/* A list after a cut tells again what is known. */
-	if (parsed && peer->accepted && peer->order == change->order &&
-	    same_record(&record, &peer->record))
+	if (parsed && peer->bare == bare && peer->order == change->order &&
+	    says_nothing_new(peer, &record))
 		return 0;
+	if (parsed && !(claims = new_claims(peer, &record)))
+		return -ENOMEM;
 	reason = TAKE(peer->reason);
 	take_out_locked(p, peer, &t);
 	peer->order = change->order;
 	peer->parsed = parsed;
 	peer->bare = bare;
-	if (parsed)
-		peer->record = record;
-	else
+	free(peer->claims);
+	peer->claims = claims;
+	peer->nclaims = (uint8_t)record.nsubnets;
+	peer->address = record.address;
+	if (!parsed)
 		reject_locked(peer, why);
-	r = admit_locked(p, peer, &t, why);
+	admit_locked(p, peer, &t, why);
 	settle_touched_locked(p, &t, event_ns);
 	if (reason && strncmp(reason, why->text, REASON_MAX - 1) == 0)
 		why->text[0] = '\0';
-	return r;
+	return 0;
 }
 
 int peers_apply(struct peers *p, const struct store_change *change, struct err *err)
@@ -358,12 +365,11 @@ bool peers_resolved(struct peers *p, const char *node, const struct addr *addres
 	peer = find_locked(p, node);
 	if (!peer || !peer->bare)
 		return false;
-	if (addr_cmp(&peer->record.address, address) == 0)
+	if (addr_cmp(&peer->address, address) == 0)
 		return true;
 	take_out_locked(p, peer, &t);
-	peer->record.address = *address;
-	if (admit_locked(p, peer, &t, &why) < 0)
-		log_limited(LOG_ERROR, "out of memory, a record waits for its next change");
+	peer->address = *address;
+	admit_locked(p, peer, &t, &why);
 	settle_touched_locked(p, &t, event_ns);
 	return true;
 }
@@ -403,7 +409,7 @@ bool peers_lookup(struct peers *p, const struct prefix *prefix, struct addr *ret
 
 	if (!first || !first->winner)
 		return false;
-	*ret = first->peer->record.address;
+	*ret = first->peer->address;
 	return true;
 }
 
@@ -423,7 +429,7 @@ void peers_foreach_route(struct peers *p,
 	mutex_hold(&p->lock);
 	RB_FOREACH (claim, claim_tree, &p->claims)
 		if (claim->winner)
-			fn(&claim->prefix, &claim->peer->record.address, claim->peer->name, arg);
+			fn(&claim->prefix, &claim->peer->address, claim->peer->name, arg);
 }
 
 /* -- life --------------------------------------------------------------------- */

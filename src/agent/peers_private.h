@@ -22,14 +22,15 @@ struct claim {
 
 struct peer {
 	RB_ENTRY(peer) by_name;
-	struct record record; /* good only if parsed */
 	uint64_t order;
-	uint32_t generation; /* of the list that had it last */
+	struct claim *claims; /* nclaims of them: the record's subnets; none unless parsed */
+	char *reason;	      /* why it has no effect, or NULL */
+	uint32_t generation;  /* of the list that had it last */
 	bool parsed;
-	bool bare;	      /* the record has no address; record.address is the resolver's */
-	bool accepted;	      /* claims are in the tree */
-	char *reason;	      /* why not, or NULL */
-	struct claim *claims; /* record.nsubnets of them, if accepted */
+	bool bare;     /* the record has no address; address is the resolver's */
+	bool accepted; /* claims are in the tree */
+	uint8_t nclaims;
+	struct addr address;
 	char name[];
 };
 

@@ -12,9 +12,9 @@ static enum peer_state state_of(const struct peers *p, const struct peer *peer)
 		return PEER_OWN;
 	if (!peer->accepted)
 		return PEER_REJECTED;
-	if (peer->record.address.family == AF_UNSPEC)
+	if (peer->address.family == AF_UNSPEC)
 		return PEER_UNRESOLVED;
-	for (unsigned i = 0; i < peer->record.nsubnets; i++)
+	for (unsigned i = 0; i < peer->nclaims; i++)
 		wins = wins || peer->claims[i].winner;
 	return wins ? PEER_OK : PEER_CONFLICT;
 }
@@ -73,17 +73,20 @@ static void explain_conflict(struct peers *p, const struct peer *peer, char reas
 static int show_locked(struct peers *p, const struct peer *peer,
 		       int (*fn)(const struct peer_view *peer, void *arg), void *arg)
 {
+	struct prefix subnets[RECORD_SUBNETS_MAX];
 	char reason[REASON_MAX] = "";
 	struct peer_view view = {
 		.node = peer->name,
-		.subnets = peer->record.subnets,
-		.nsubnets = peer->parsed ? peer->record.nsubnets : 0,
+		.subnets = subnets,
+		.nsubnets = peer->nclaims,
 		.state = state_of(p, peer),
 		.reason = reason,
 	};
 
+	for (unsigned i = 0; i < peer->nclaims; i++)
+		subnets[i] = peer->claims[i].prefix;
 	if (peer->parsed)
-		view.address = peer->record.address;
+		view.address = peer->address;
 	if (view.state == PEER_CONFLICT)
 		explain_conflict(p, peer, reason);
 	else if (view.state == PEER_UNRESOLVED)
