@@ -23,21 +23,21 @@
 #include "poplin/base/thread.h"
 #include "poplin/base/tree.h"
 
-struct node {
-	RB_ENTRY(node) by_prefix;
-	struct prefix prefix;
-	struct addr gateway;
-	enum fib_state state;
-	uint64_t stamp;
-	uint32_t wanted; /* round of the last fib_queue_difference() that found it desired */
-};
-
 struct hop {
 	RB_ENTRY(hop) by_gateway;
 	struct addr gateway;
 	enum fib_nexthop state;
 	unsigned used; /* routes of ours that go by it */
 	uint64_t stamp;
+};
+
+struct node {
+	RB_ENTRY(node) by_prefix;
+	struct prefix prefix;
+	enum fib_state state;
+	struct hop *hop; /* FIB_OURS: what it goes by */
+	uint64_t stamp;
+	uint32_t wanted; /* round of the last fib_queue_difference() that found it desired */
 };
 
 RB_HEAD(node_tree, node);
@@ -157,10 +157,11 @@ static void count_locked(struct fib *f, const struct node *n, bool add)
 /* Ends what the node says: its counts and its use of a nexthop. */
 static void clear_locked(struct fib *f, struct node *n)
 {
-	struct hop *hop = n->state == FIB_OURS ? find_hop_locked(f, &n->gateway) : NULL;
+	struct hop *hop = n->hop;
 
 	count_locked(f, n, false);
 	n->state = FIB_ABSENT;
+	n->hop = NULL;
 	if (!hop)
 		return;
 	hop->used--;
@@ -201,10 +202,19 @@ static int note_locked(struct fib *f, const struct prefix *prefix, enum fib_stat
 			hop->used++;
 		else
 			n->state = FIB_UNKNOWN;
-		n->gateway = *gateway;
+		n->hop = hop;
 	}
 	count_locked(f, n, true);
 	return n->state == state ? 0 : -ENOMEM;
+}
+
+static struct fib_route view_of(const struct node *n)
+{
+	struct fib_route view = { .state = n->state };
+
+	if (n->hop)
+		view.gateway = n->hop->gateway;
+	return view;
 }
 
 void fib_get(struct fib *f, const struct prefix *prefix, struct fib_route *ret)
@@ -214,7 +224,7 @@ void fib_get(struct fib *f, const struct prefix *prefix, struct fib_route *ret)
 
 	*ret = (struct fib_route){ .state = FIB_ABSENT };
 	if (n)
-		*ret = (struct fib_route){ .state = n->state, .gateway = n->gateway };
+		*ret = view_of(n);
 }
 
 int fib_note(struct fib *f, const struct prefix *prefix, enum fib_state state,
@@ -429,7 +439,7 @@ static void compare_route(const struct prefix *prefix, const struct addr *gatewa
 
 	if (n)
 		n->wanted = f->round;
-	if (n && n->state == FIB_OURS && addr_cmp(&n->gateway, gateway) == 0)
+	if (n && n->state == FIB_OURS && addr_cmp(&n->hop->gateway, gateway) == 0)
 		return;
 	queue_put(d->queue, &key, QUEUE_RESYNC, 0);
 	d->count++;
@@ -484,7 +494,7 @@ int fib_foreach(struct fib *f,
 
 	mutex_hold(&f->lock);
 	RB_FOREACH (n, node_tree, &f->routes) {
-		const struct fib_route route = { .state = n->state, .gateway = n->gateway };
+		const struct fib_route route = view_of(n);
 
 		r = fn(&n->prefix, &route, arg);
 		if (r < 0)
