@@ -199,6 +199,21 @@ def test_the_child_of_a_del_dies(node):
     assert_cleared(node, pod)
 
 
+def test_an_address_is_freed_after_its_link(node):
+    """The kernel's word that the link is unregistered comes first, whoever gets it."""
+    pod = node.pod()
+    for _ in range(5):
+        assert node.add("victim", pod).code == 0
+        code, out, trace = traced(node, ["-s", "99", "-e", "trace=?recvmsg,?unlinkat"], "DEL", pod)
+        assert code == 0, (out, trace)
+        lines = trace.splitlines()
+        (freed,) = [i for i, line in enumerate(lines) if '"10.2.1.' in line and "unlinkat(" in line]
+        # To the parent as a notification, or as the answer to the child's request.
+        gone = [i for i, line in enumerate(lines) if "RTM_DELLINK" in line and "ifi_family=AF_UNSPEC" in line]
+        assert gone and gone[0] < freed, trace
+        assert_cleared(node, pod)
+
+
 def test_del_returns_when_the_link_is_gone(node):
     """And holds the runtime up no longer: its standard output is closed by then."""
     pods = {f"c{i}": node.pod() for i in range(20)}
