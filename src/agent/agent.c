@@ -81,6 +81,27 @@ static void on_links_changed(bool uplink, void *arg)
 	event_ring(a->event_fd);
 }
 
+static void on_rival(void *arg)
+{
+	struct agent *a = arg;
+
+	a->rival = true;
+	event_ring(a->event_fd);
+}
+
+/* On the lease thread: whether the subnet may be given back. */
+static int may_release(void *arg, struct err *err)
+{
+	const struct prefix none = { .addr.family = AF_UNSPEC };
+	struct agent *a = arg;
+	struct leftovers pods;
+	int r = leftovers_find(a->ipam_dir, &a->network, &none, &pods, err);
+
+	if (r < 0 || !pods.pods || a->drain.force)
+		return a->drain.force ? 0 : r;
+	return err_set(err, -EBUSY, "%" PRIu64 " pods of this node hold addresses", pods.pods);
+}
+
 static void on_own_record(const struct store_change *change, void *arg)
 {
 	struct agent *a = arg;
@@ -162,15 +183,35 @@ static void sweep_if_due(struct agent *a)
 	monitor_resync(a->monitor);
 }
 
+static int start_watcher(struct agent *a, struct err *err);
+
+/*
+ * Until the first claim was answered no route is set: of two machines with one name the second has
+ * to leave without a trace. 0, or why the agent must end.
+ */
+static int follow_lease(struct agent *a, struct err *err)
+{
+	struct lease_status lease;
+
+	lease_get(a->lease, &lease);
+	if (lease.refused)
+		return err_set(err, lease.refused, "%s", lease.problem);
+	if (atomic_exchange(&a->rival, false))
+		lease_verify(a->lease);
+	return lease.tried && !a->watcher ? start_watcher(a, err) : 0;
+}
+
 static int loop(struct agent *a, struct err *err)
 {
 	struct pollfd fds[] = {
 		{ .fd = a->signal_fd, .events = POLLIN },
 		{ .fd = a->event_fd, .events = POLLIN },
+		{ .fd = a->drain.fd, .events = POLLIN },
 	};
 
 	for (;;) {
 		bool rung;
+		int r;
 
 		a->alive_ns = clock_ns();
 		if (poll(fds, countof(fds), poll_timeout_ms(a)) < 0 && errno != EINTR)
@@ -178,7 +219,14 @@ static int loop(struct agent *a, struct err *err)
 		if (!serve_signals(a))
 			return 0;
 		rung = fds[1].revents & POLLIN;
-		event_clear(a->event_fd);
+		/* Only a ring that was seen: one that comes now is for the next round. */
+		if (rung)
+			event_clear(a->event_fd);
+		if (drain_noticed(&a->drain))
+			a->dirty = true;
+		r = follow_lease(a, err);
+		if (r < 0)
+			return r;
 		resync_if_due(a);
 		sweep_if_due(a);
 		if (rung || a->dirty || (a->retry_ns && clock_ns() >= a->retry_ns))
@@ -245,6 +293,7 @@ static int start_state(struct agent *a, struct err *err)
 		.address = a->node.address,
 		.on_key = on_key,
 		.on_unresolved = on_unresolved,
+		.on_rival = on_rival,
 		.arg = a,
 	};
 	int r = queue_new(&a->queue, &queue, err);
@@ -287,18 +336,22 @@ static int start_kernel_side(struct agent *a, struct err *err)
 	return monitor_start(&a->monitor, &monitor, err);
 }
 
-static int start_store_side(struct agent *a, struct err *err)
+static struct store_config store_config(const struct agent *a)
 {
-	struct store_access access;
-	settings_access(a->settings, &access);
-	const struct store_config store = {
-		.access = access,
+	struct store_config config = {
 		.prefix = a->settings->etcd_prefix,
 		.counter_key = a->settings->etcd_counter_key,
 		.observe = metric_observe_store,
 	};
-	const struct watcher_config watcher = {
-		.store = store,
+
+	settings_access(a->settings, &config.access);
+	return config;
+}
+
+static int start_watcher(struct agent *a, struct err *err)
+{
+	const struct watcher_config config = {
+		.store = store_config(a),
 		.node = a->node_name,
 		.resync_interval_s = a->settings->resync_interval_s,
 		.peers = a->peers,
@@ -307,22 +360,35 @@ static int start_store_side(struct agent *a, struct err *err)
 		.on_own = on_own_record,
 		.arg = a,
 	};
+	struct watcher *watcher;
+	int r = watcher_start(&watcher, &config, err);
+
+	if (r == 0)
+		a->watcher = watcher;
+	return r;
+}
+
+static int start_lease(struct agent *a, struct err *err)
+{
 	struct lease_config lease = {
-		.store = store,
+		.store = store_config(a),
 		.node = a->node_name,
 		.state_dir = a->settings->state_dir,
-		.network = a->settings->network,
+		.network = a->network,
 		.record = { .address = a->node.address, .backend = BACKEND_HOST_GW },
 		.ttl_s = a->settings->lease_ttl_s,
+		.fence = a->settings->lease_fence,
 		.on_change = ring,
+		.may_release = may_release,
 		.arg = a,
 	};
-	int r;
+	int r = drain_open(&a->drain, a->settings->state_dir, err);
 
+	if (r < 0)
+		return r;
+	lease.drain = drain_at_start(&a->drain);
 	strlcpy(lease.record.machine, a->machine, sizeof(lease.record.machine));
-	/* The lease first: the watcher tells it of our own record. */
-	r = lease_start(&a->lease, &lease, err);
-	return r < 0 ? r : watcher_start(&a->watcher, &watcher, err);
+	return lease_start(&a->lease, &lease, err);
 }
 
 static int start_http(struct agent *a, struct err *err)
@@ -383,7 +449,7 @@ static int start(struct agent *a, struct err *err)
 	if (r == 0)
 		r = start_kernel_side(a, err);
 	if (r == 0)
-		r = start_store_side(a, err);
+		r = start_lease(a, err);
 	return r < 0 ? r : start_http(a, err);
 }
 
@@ -411,6 +477,7 @@ static void stop(struct agent *a)
 		queue_free(a->queue);
 	if (a->nl)
 		netlink_close(a->nl);
+	drain_close(&a->drain);
 	mem_close_cleanup(&a->event_fd);
 	mem_close_cleanup(&a->signal_fd);
 	mem_close_cleanup(&a->lock_fd);
@@ -426,6 +493,8 @@ int agent_run(struct settings *s, const char *config, bool required, struct err 
 		.lock_fd = -1,
 		.signal_fd = -1,
 		.event_fd = -1,
+		.drain.fd = -1,
+		.network = s->network,
 		.dirty = true,
 		.limits_due = true,
 	};

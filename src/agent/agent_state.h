@@ -10,8 +10,10 @@
 
 #include <stdatomic.h>
 
+#include "drain.h"
 #include "fib.h"
 #include "lease.h"
+#include "leftovers.h"
 #include "limits.h"
 #include "monitor.h"
 #include "node.h"
@@ -34,6 +36,7 @@ struct agent {
 	char machine[RECORD_MACHINE_MAX + 1];
 	struct podlog podlog; /* HTTP thread only, while it runs */
 	char ipam_dir[SETTING_PATH_MAX + SETTING_CNI_NAME_MAX + 8];
+	struct network network;
 
 	int lock_fd, signal_fd, event_fd;
 	struct netlink *nl;
@@ -43,8 +46,10 @@ struct agent {
 	struct pool *pool;
 	struct resolver *resolver;
 	struct monitor *monitor;
-	struct watcher *watcher;
+	/* Started by the main loop once the first claim was answered: see start_watcher(). */
+	struct watcher *_Atomic watcher;
 	struct lease *lease;
+	struct drain drain; /* of the main thread, but for its force */
 	struct httpd *httpd;
 	struct status_source source;
 
@@ -61,12 +66,14 @@ struct agent {
 	_Atomic bool synced;	  /* peers agrees with a complete list */
 	_Atomic bool drained;	  /* since then the queue was empty once: every route was tried */
 	_Atomic bool dirty;	  /* somebody changed something of ours */
+	_Atomic bool rival;	  /* a record names our subnet: read ours back */
 	_Atomic bool moved;	  /* the node's own link or address may be another one */
 
 	struct mutex lock;
 	/* Under lock: for the HTTP thread. */
 	struct node node;
 	bool bridge_stands, files_stand;
+	struct leftovers leftovers;
 	struct limits limits;	    /* as of the last look */
 	char problem[ERR_TEXT_MAX]; /* of the last reconcile(), or "" */
 };

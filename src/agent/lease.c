@@ -1,22 +1,34 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Theory of operation. The thread is in one of two states:
+ * Theory of operation. The thread is in one of three states:
  *
  *	claiming   store_claim(), again and again with backoff. It attaches to a record of ours that
  *		   is still alive, so a restarted agent keeps its lease and nobody sees a change.
  *	held	   store_renew() at a third of the TTL with jitter; after a failure sooner, but
  *		   never so often that a store in trouble gets more of it.
+ *	drained	   nothing, until the administrator wants the node back.
  *
- * A renewal that is answered "no such lease", a change of what the record or the lease should be,
- * and a record that vanished under a living lease all lead back to claiming: store_claim() compares
- * with what stands in the store and does what is missing, so there is one way to every end.
+ * A renewal tells that the lease lives, not that our keys hang on it (etcd has been seen to renew a
+ * lease that was revoked). So the keys are read back after some renewals, and whenever the watcher
+ * saw our record change or another record name our subnet. Whatever is found wrong leads back to
+ * claiming: store_claim() compares with what stands in the store and does what is missing, so there
+ * is one way to every end.
  *
  * The subnet held last is asked for alone at first: pods have addresses of it. Only when another
- * node owns it by now do we take what is free; the pods of the lost subnet are cut off then, which
- * nothing can avoid, and the log says so.
+ * node owns it by now do we take what is free, for new pods. The old ones stay (reconcile.c), but
+ * the other nodes send what is for them to the new owner.
  *
- * A lease counts from before its renewal was sent, by the boot clock, which runs on in a suspended
- * machine: the store cannot have let it run out earlier than that.
+ * The fence. node.json promises until when the subnet is certainly ours: the TTL, counted from
+ * before the grant or renewal was sent, by the boot clock, which runs on in a suspended machine. At
+ * any moment at which this process may die the promise must be one that the store will keep:
+ *
+ *	renewed, not yet written	   an earlier deadline stands there: safe
+ *	about to move to another lease	   before_lease() shortens the promise to what that one will
+ *					   keep, before the keys are put under it
+ *	keys not as they were put	   withdrawn before anything else is tried
+ *
+ * A hundredth of the TTL is taken off, as two machines' clocks may run at different speeds (the
+ * kernel lets NTP change it by 0.05 %).
  */
 #include "lease.h"
 
@@ -29,11 +41,15 @@
 #include "poplin/base/clock.h"
 #include "poplin/base/log.h"
 #include "poplin/base/thread.h"
-#include "poplin/model/nodestate.h"
+#include "promise.h"
 
 #define CLAIM_BACKOFF_MIN_NS (NS_PER_S / 2)
 #define CLAIM_BACKOFF_MAX_NS (30 * NS_PER_S)
 #define RENEW_BACKOFF_MIN_NS NS_PER_S
+#define RENEW_JITTER	     20 /* percent */
+#define RENEWALS_PER_VERIFY  4
+
+enum round { ROUND_CLAIM, ROUND_RENEW, ROUND_VERIFY, ROUND_DRAIN, ROUND_STOP };
 
 struct lease {
 	struct thread thread;
@@ -42,32 +58,43 @@ struct lease {
 	char *state_dir;
 	struct network network;
 	void (*on_change)(void *arg);
+	int (*may_release)(void *arg, struct err *err);
 	void *arg;
 
 	/* Of the thread alone. */
-	struct store_claim claim;
-	bool claimed;	/* claim is what the store has, as far as we know */
-	bool claim_due; /* a claim is to be made, or was tried and failed */
-	bool ever;	/* claim.subnet is set */
-	unsigned failures;
+	struct store_claim claim; /* its subnet is set as soon as one is remembered */
+	bool claimed;		  /* claim is what the store has, as far as we know */
+	bool claim_due;		  /* a claim is to be made, or was tried and failed */
+	bool lost;		  /* claim.subnet is another node's: told already */
+	unsigned failures, renewals;
+	struct promise promise;
 
 	struct mutex lock;
 	struct cond wake;
 	/* Under lock: what the others asked for... */
 	bool stop;
+	bool asked;   /* one of these; do not wait for the backoff to end */
 	bool reclaim; /* go through store_claim() again */
-	bool retry;   /* do not wait for the backoff to end */
+	bool verify;
+	bool drain;
+	bool fence;
 	int64_t ttl_s;
 	struct record record;
 	/* ... and what they may read. */
 	struct lease_status status;
+	uint64_t version; /* of the record that we put */
 };
 
 /* -- what others read ------------------------------------------------------- */
 
+static int64_t certain_ns(int64_t ttl_s)
+{
+	return ttl_s * (NS_PER_S / 100 * 99);
+}
+
 static int64_t deadline_of(const struct store_claim *claim)
 {
-	return claim->sent_boot_ns + claim->ttl_s * NS_PER_S;
+	return claim->sent_boot_ns + certain_ns(claim->ttl_s);
 }
 
 void lease_get(struct lease *l, struct lease_status *ret)
@@ -77,99 +104,160 @@ void lease_get(struct lease *l, struct lease_status *ret)
 	ret->held = ret->held && clock_boot_ns() < ret->deadline_boot_ns;
 }
 
-static void publish_failure(struct lease *l, const struct err *err)
+static void publish_failure(struct lease *l, int r, const struct err *err)
 {
-	mutex_hold(&l->lock);
+	bool changed;
+
+	mutex_lock(&l->lock);
+	changed = !l->status.tried || l->status.held != l->claimed;
+	l->status.tried = true;
 	l->status.held = l->claimed;
+	if ((r == -EEXIST || r == -EDOM) && !l->status.confirmed)
+		l->status.refused = r;
+	changed = changed || l->status.refused;
 	strlcpy(l->status.problem, err->text, sizeof(l->status.problem));
 	strlcpy(l->status.endpoint, store_endpoint(l->store), sizeof(l->status.endpoint));
+	mutex_unlock(&l->lock);
+	if (changed)
+		l->on_change(l->arg);
 }
 
-/* True when subnet or held changed. */
-static bool publish_claim(struct lease *l)
+static void publish_claim(struct lease *l)
 {
-	mutex_hold(&l->lock);
-	bool changed = !l->status.held || prefix_cmp(&l->status.subnet, &l->claim.subnet) != 0;
+	bool changed;
 
-	l->status.held = true;
+	mutex_lock(&l->lock);
+	changed = !l->status.held || !l->status.confirmed || l->status.drain == LEASE_DRAINED ||
+		  prefix_cmp(&l->status.subnet, &l->claim.subnet) != 0;
+	l->status.tried = l->status.held = l->status.confirmed = true;
 	l->status.subnet = l->claim.subnet;
 	l->status.ttl_s = l->claim.ttl_s;
 	l->status.deadline_boot_ns = deadline_of(&l->claim);
 	l->status.problem[0] = '\0';
+	if (l->status.drain != LEASE_KEPT)
+		l->status.drain = LEASE_SERVES;
 	strlcpy(l->status.endpoint, store_endpoint(l->store), sizeof(l->status.endpoint));
-	return changed;
-}
-
-/* The plugin's copy. When it cannot be written the plugin stops in time by itself. */
-static void write_state(struct lease *l)
-{
-	struct nodestate state = { .subnet = l->claim.subnet,
-				   .lease_deadline_ns = l->claimed ? deadline_of(&l->claim) : 0 };
-	struct err err = ERR_INIT;
-
-	strlcpy(state.node, l->node, sizeof(state.node));
-	if (nodestate_write(l->state_dir, &state, &err) < 0)
-		log_error("cannot publish the lease to the CNI plugin" KV("error", "%s"), err.text);
-}
-
-static void held_now(struct lease *l)
-{
-	l->claimed = l->ever = true;
-	l->claim_due = false;
-	l->failures = 0;
-	write_state(l);
-	if (publish_claim(l))
+	l->version = l->claim.record_version;
+	mutex_unlock(&l->lock);
+	if (changed)
 		l->on_change(l->arg);
 }
 
-/* -- the thread ------------------------------------------------------------- */
-
-static void log_claim(const struct store_claim *claim, const char *text)
+static void publish_drain(struct lease *l, enum lease_drain drain, const struct err *err)
 {
-	char subnet[PREFIX_TEXT_MAX];
-
-	prefix_format(&claim->subnet, subnet);
-	log_info("%s" KV("subnet", "%s") KV("ttl_s", "%" PRId64), text, subnet, claim->ttl_s);
+	mutex_lock(&l->lock);
+	l->status.drain = drain;
+	l->status.tried = true;
+	l->status.held = l->claimed;
+	if (drain == LEASE_DRAINED)
+		l->status.subnet = (struct prefix){ .addr.family = AF_UNSPEC };
+	if (drain == LEASE_KEPT) {
+		l->drain = false;
+		l->asked = true;
+	}
+	strlcpy(l->status.drain_problem, err->text, sizeof(l->status.drain_problem));
+	mutex_unlock(&l->lock);
+	l->on_change(l->arg);
 }
 
-static void log_lost(const struct prefix *subnet)
+/* -- the promise to the plugin ------------------------------------------------ */
+
+static bool fence_wanted(struct lease *l)
+{
+	mutex_hold(&l->lock);
+	return l->fence;
+}
+
+/* The claim may be gone, before its time even. */
+static void doubt(struct lease *l)
+{
+	l->claimed = false;
+	if (fence_wanted(l))
+		promise_try(&l->promise, &l->claim.subnet, 0, l->promise.said.drained);
+}
+
+/* The subnet, or the node's name, is another's: no setting lets the plugin go on. */
+static void lose(struct lease *l)
+{
+	l->claimed = false;
+	if (l->promise.said.lease_deadline_ns)
+		promise_try(&l->promise, &l->claim.subnet, 0, l->promise.said.drained);
+}
+
+static int before_lease(const struct store_claim *claim, void *arg, struct err *err)
+{
+	struct lease *l = arg;
+	const struct nodestate *said = &l->promise.said;
+	int64_t deadline = deadline_of(claim);
+
+	if (prefix_cmp(&claim->subnet, &said->subnet) != 0)
+		deadline = 0; /* what stands there is about another subnet */
+	if (said->lease_deadline_ns <= deadline)
+		return 0;
+	return promise_say(&l->promise, &said->subnet, deadline, said->drained, err);
+}
+
+/* What an earlier process of this boot promised holds until it ends. */
+static void recall(struct lease *l, const struct prefix *otherwise)
+{
+	const struct nodestate *said = &l->promise.said;
+	uint32_t index;
+
+	promise_recall(&l->promise, l->state_dir, l->node, &l->network);
+	if (said->subnet.addr.family != AF_UNSPEC)
+		l->claim.subnet = said->subnet;
+	else if (network_index(&l->network, otherwise, &index))
+		l->claim.subnet = *otherwise;
+	if (!said->lease_deadline_ns || nodestate_check(said, NULL) < 0)
+		return;
+	l->claimed = true;
+	l->claim.ttl_s = l->ttl_s;
+	l->claim.sent_boot_ns = said->lease_deadline_ns - certain_ns(l->ttl_s);
+	l->status.held = true;
+	l->status.subnet = said->subnet;
+	l->status.ttl_s = l->ttl_s;
+	l->status.deadline_boot_ns = said->lease_deadline_ns;
+}
+
+/* -- the rounds -------------------------------------------------------------- */
+
+static void held_now(struct lease *l)
+{
+	l->claimed = true;
+	l->claim_due = l->lost = false;
+	l->failures = 0;
+	promise_try(&l->promise, &l->claim.subnet, deadline_of(&l->claim), false);
+	publish_claim(l);
+}
+
+static void note_loss(struct lease *l, const struct err *why)
 {
 	char text[PREFIX_TEXT_MAX];
 
-	log_error(
-		"another node holds the subnet that was ours; pods with addresses of it are cut off "
-		"and must be started anew" KV("subnet", "%s"),
-		prefix_format(subnet, text));
-}
-
-/* The subnet that this node had before it was restarted, if it is still known. */
-static bool remembered_subnet(struct lease *l, struct prefix *ret)
-{
-	struct nodestate state;
-	uint32_t index;
-
-	if (l->ever) {
-		*ret = l->claim.subnet;
-		return true;
-	}
-	if (nodestate_read(l->state_dir, &state, NULL) < 0 ||
-	    !network_index(&l->network, &state.subnet, &index) || strcmp(state.node, l->node) != 0)
-		return false;
-	*ret = state.subnet;
-	return true;
+	if (l->lost)
+		return;
+	l->lost = true;
+	metric_inc(METRIC_LEASE_CONFLICTS);
+	log_error("another node holds the subnet that was ours; its pods here live on, but the "
+		  "other nodes cannot reach them: start them anew" KV("subnet", "%s")
+			  KV("reason", "%s"),
+		  prefix_format(&l->claim.subnet, text), why->text);
 }
 
 /* Takes what was asked for since the last round. */
 static struct store_claim_request take_request(struct lease *l, struct record *record)
 {
 	mutex_hold(&l->lock);
-	l->reclaim = l->retry = false;
+	l->reclaim = l->verify = false;
 	*record = l->record;
 	return (struct store_claim_request){
 		.node = l->node,
 		.network = &l->network,
 		.record = record,
+		.preferred = l->claim.subnet.addr.family != AF_UNSPEC ? &l->claim.subnet : NULL,
 		.ttl_s = l->ttl_s,
+		.on_lease = before_lease,
+		.arg = l,
 	};
 }
 
@@ -177,29 +265,52 @@ static int claim(struct lease *l, struct err *err)
 {
 	struct record record;
 	struct store_claim_request req = take_request(l, &record);
+	bool had = l->claimed && l->claim.record_version;
+	char text[PREFIX_TEXT_MAX];
 	struct store_claim claimed;
-	struct prefix preferred;
-	bool had = l->claimed;
 	int r;
 
 	l->claim_due = true;
-	if (remembered_subnet(l, &preferred))
-		req.preferred = &preferred;
 	r = store_claim(l->store, &req, req.preferred != NULL, &claimed, err);
 	if (r == -EADDRINUSE && req.preferred) {
-		log_lost(req.preferred);
+		lose(l);
+		note_loss(l, err);
 		req.preferred = NULL;
 		r = store_claim(l->store, &req, false, &claimed, err);
 	}
 	if (r == -ECANCELED)
 		return r;
 	metric_inc_label(METRIC_LEASE_CLAIMS, (unsigned)(r < 0 ? METRIC_ERROR : METRIC_OK));
+	if (r == -EEXIST)
+		lose(l);
 	if (r < 0)
 		return r;
 	l->claim = claimed;
 	held_now(l);
-	log_claim(&claimed, had ? "claim brought up to date" : "subnet claimed");
+	log_info("%s" KV("subnet", "%s") KV("ttl_s", "%" PRId64),
+		 had ? "claim brought up to date" : "subnet claimed",
+		 prefix_format(&claimed.subnet, text), claimed.ttl_s);
 	return 0;
+}
+
+static int verify(struct lease *l, struct err *err)
+{
+	int r;
+
+	mutex_lock(&l->lock);
+	l->verify = false;
+	mutex_unlock(&l->lock);
+	r = store_verify(l->store, l->node, &l->claim, err);
+	if (r == -ENOENT) {
+		log_warn(
+			"the claim does not stand as it was put, claiming again" KV("reason", "%s"),
+			err->text);
+		doubt(l);
+		return claim(l, err);
+	}
+	if (r < 0)
+		l->renewals = RENEWALS_PER_VERIFY - 1; /* so the next renewal looks again */
+	return r;
 }
 
 static int renew(struct lease *l, struct err *err)
@@ -211,17 +322,56 @@ static int renew(struct lease *l, struct err *err)
 	if (r == -ENOENT) {
 		metric_inc_label(METRIC_LEASE_RENEWALS, METRIC_LOST);
 		log_warn("the lease is gone, claiming again");
-		/* It may have been revoked before its time: give out nothing from now on. */
-		l->claimed = false;
-		write_state(l);
+		doubt(l);
 		return claim(l, err);
 	}
 	metric_inc_label(METRIC_LEASE_RENEWALS, (unsigned)(r < 0 ? METRIC_ERROR : METRIC_OK));
 	if (r < 0)
 		return r;
 	held_now(l);
+	if (++l->renewals < RENEWALS_PER_VERIFY)
+		return 0;
+	l->renewals = 0;
+	return verify(l, err);
+}
+
+/*
+ * Closed first, then counted: an ADD that takes an address later sees in the end that the node is
+ * closed, and gives it back.
+ */
+static int drain(struct lease *l, struct err *err)
+{
+	struct prefix subnet = l->claim.subnet;
+	char text[PREFIX_TEXT_MAX];
+	int64_t deadline = l->promise.said.lease_deadline_ns;
+	int r = promise_say(&l->promise, &subnet, deadline, true, err);
+
+	if (r == 0)
+		r = l->may_release(l->arg, err);
+	if (r < 0) {
+		log_error("the subnet is not given back" KV("reason", "%s"), err->text);
+		promise_try(&l->promise, &l->claim.subnet, deadline, false);
+		publish_drain(l, LEASE_KEPT, err);
+		return 0;
+	}
+	r = store_release(l->store, l->node, l->record.machine, &subnet, err);
+	if (r == -ECANCELED)
+		return r;
+	if (r < 0 && r != -ENOENT && r != -EEXIST) {
+		publish_drain(l, LEASE_DRAINING, err);
+		return r;
+	}
+	err->text[0] = '\0';
+	l->claimed = false;
+	l->failures = 0;
+	promise_try(&l->promise, &l->claim.subnet, 0, true);
+	log_info("drained, the subnet is given back" KV("subnet", "%s"),
+		 prefix_format(&subnet, text));
+	publish_drain(l, LEASE_DRAINED, err);
 	return 0;
 }
+
+/* -- the thread ------------------------------------------------------------- */
 
 static int64_t next_round_ns(const struct lease *l)
 {
@@ -237,52 +387,107 @@ static int64_t next_round_ns(const struct lease *l)
 	}
 	if (l->failures)
 		return now + backoff_ns(l->failures, CLAIM_BACKOFF_MIN_NS, CLAIM_BACKOFF_MAX_NS);
-	return now + jitter_ns(l->claim.ttl_s * NS_PER_S / 3, 10);
+	return now + jitter_ns(l->claim.ttl_s * NS_PER_S / 3, RENEW_JITTER);
 }
 
-/* Waits for the next round. False: stop. *ret_claim: it is to be a claim. */
-static bool wait_round(struct lease *l, int64_t until_ns, bool *ret_claim)
+static enum round choose_locked(const struct lease *l)
+{
+	if (l->stop)
+		return ROUND_STOP;
+	if (l->drain)
+		return ROUND_DRAIN;
+	if (l->reclaim || l->claim_due || !l->claimed)
+		return ROUND_CLAIM;
+	return l->verify ? ROUND_VERIFY : ROUND_RENEW;
+}
+
+static enum round wait_round(struct lease *l, int64_t until_ns)
 {
 	mutex_hold(&l->lock);
-	while (!l->stop && !l->reclaim && !l->retry)
-		if (!cond_wait_until(&l->wake, &l->lock, until_ns))
+	for (;;) {
+		bool idle = l->drain && l->status.drain == LEASE_DRAINED;
+
+		if (l->stop || (l->asked && !idle) ||
+		    !cond_wait_until(&l->wake, &l->lock, idle ? INT64_MAX : until_ns))
 			break;
-	*ret_claim = l->reclaim || l->claim_due || !l->claimed;
-	l->retry = false;
-	return !l->stop;
+	}
+	l->asked = false;
+	return choose_locked(l);
+}
+
+static int do_round(struct lease *l, enum round round, struct err *err)
+{
+	switch (round) {
+	case ROUND_CLAIM:
+		return claim(l, err);
+	case ROUND_RENEW:
+		return renew(l, err);
+	case ROUND_VERIFY:
+		return verify(l, err);
+	case ROUND_DRAIN:
+		return drain(l, err);
+	case ROUND_STOP:
+		break;
+	}
+	return 0;
+}
+
+static void note_failure(struct lease *l, enum round round, int r, const struct err *err)
+{
+	l->failures++;
+	publish_failure(l, r, err);
+	log_warn("%s" KV("tries", "%u") KV("error", "%s"),
+		 round == ROUND_DRAIN ? "cannot give the subnet back"
+		 : l->claimed	      ? "cannot renew the lease"
+				      : "cannot claim a subnet",
+		 l->failures, err->text);
 }
 
 static void *run(void *arg)
 {
 	struct lease *l = arg;
-	bool claiming = true;
+	int64_t until = clock_ns();
+	enum round round;
 
-	do {
+	while ((round = wait_round(l, until)) != ROUND_STOP) {
 		struct err err = ERR_INIT;
-		int r = claiming ? claim(l, &err) : renew(l, &err);
+		int r;
 
+		promise_set_fence(&l->promise, fence_wanted(l));
+		r = do_round(l, round, &err);
+		if (r < 0 && r != -ECANCELED)
+			note_failure(l, round, r, &err);
+		until = next_round_ns(l);
 		if (r == -ECANCELED) {
-			store_rearm(l->store); /* a stop is seen below; new endpoints: go on */
+			store_rearm(l->store); /* a stop is seen above; else go on at once */
 			l->failures = 0;
-		} else if (r < 0) {
-			l->failures++;
-			publish_failure(l, &err);
-			log_warn("%s" KV("tries", "%u") KV("error", "%s"),
-				 l->claimed ? "cannot renew the lease" : "cannot claim a subnet",
-				 l->failures, err.text);
+			until = clock_ns();
 		}
-	} while (wait_round(l, next_round_ns(l), &claiming));
+	}
 	return NULL;
 }
 
 /* -- what others ask for ---------------------------------------------------- */
+
+static void ask_locked(struct lease *l)
+{
+	l->asked = true;
+	cond_signal(&l->wake);
+}
 
 void lease_set_ttl(struct lease *l, int64_t ttl_s)
 {
 	mutex_hold(&l->lock);
 	l->ttl_s = ttl_s;
 	l->reclaim = true;
-	cond_signal(&l->wake);
+	ask_locked(l);
+}
+
+void lease_set_fence(struct lease *l, bool fence)
+{
+	mutex_hold(&l->lock);
+	l->fence = fence;
+	ask_locked(l);
 }
 
 void lease_set_address(struct lease *l, const struct addr *address)
@@ -290,22 +495,37 @@ void lease_set_address(struct lease *l, const struct addr *address)
 	mutex_hold(&l->lock);
 	l->record.address = *address;
 	l->reclaim = true;
-	cond_signal(&l->wake);
+	ask_locked(l);
+}
+
+void lease_drain(struct lease *l, bool drain)
+{
+	mutex_lock(&l->lock);
+	l->drain = drain;
+	l->reclaim = !drain;
+	if (drain)
+		l->status.drain = LEASE_DRAINING;
+	ask_locked(l);
+	mutex_unlock(&l->lock);
+	store_cancel(l->store); /* a request that runs may wait long for its answer */
 }
 
 void lease_check(struct lease *l, const struct store_change *change)
 {
-	struct record now;
 	bool ours;
 
+	mutex_lock(&l->lock);
+	ours = change->value && change->version == l->version;
+	mutex_unlock(&l->lock);
+	if (!ours)
+		lease_verify(l);
+}
+
+void lease_verify(struct lease *l)
+{
 	mutex_hold(&l->lock);
-	ours = change->value && record_parse(change->value, change->len, &now, NULL) == 0 &&
-	       strcmp(now.machine, l->record.machine) == 0 &&
-	       addr_cmp(&now.address, &l->record.address) == 0;
-	if (ours)
-		return;
-	l->reclaim = true;
-	cond_signal(&l->wake);
+	l->verify = true;
+	ask_locked(l);
 }
 
 int lease_set_access(struct lease *l, const struct store_access *access, struct err *err)
@@ -315,8 +535,7 @@ int lease_set_access(struct lease *l, const struct store_access *access, struct 
 	if (r < 0)
 		return r;
 	mutex_hold(&l->lock);
-	l->retry = true;
-	cond_signal(&l->wake);
+	ask_locked(l);
 	return 0;
 }
 
@@ -343,12 +562,19 @@ int lease_start(struct lease **ret, const struct lease_config *config, struct er
 	l->network = config->network;
 	l->record = config->record;
 	l->ttl_s = config->ttl_s;
+	l->fence = config->fence;
+	l->drain = config->drain;
+	l->status.drain = config->drain ? LEASE_DRAINING : LEASE_SERVES;
+	l->claim_due = true;
 	l->on_change = config->on_change;
+	l->may_release = config->may_release;
 	l->arg = config->arg;
 	l->state_dir = strdup(config->state_dir);
 	r = l->state_dir ? 0 : err_errno(err, -ENOMEM, "lease");
 	if (r == 0)
 		r = store_open(&l->store, &config->store, err);
+	if (r == 0)
+		recall(l, &config->remembered);
 	if (r == 0) {
 		r = thread_start(&l->thread, "lease", run, l);
 		if (r < 0)

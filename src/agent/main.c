@@ -152,7 +152,10 @@ int main(int argc, char **argv)
 	log_warnings(&warnings);
 	if (options.release || options.cleanup)
 		return maintain(&options, &settings);
-	if (agent_run(&settings, config, options.config != NULL, &err) < 0)
-		return fail(&err);
-	return EXIT_FINE;
+	status = agent_run(&settings, config, options.config != NULL, &err);
+	if (status == 0)
+		return EXIT_FINE;
+	(void)fail(&err);
+	/* Another try will not help: the settings are not those of the cluster. */
+	return status == -EDOM ? EXIT_WRONG : EXIT_FAILED;
 }

@@ -60,6 +60,10 @@ enum metric_restart {
 	  "Renewals of the lease: ok, error (no answer) or lost (the lease was gone).")            \
 	X(LEASE_CLAIMS, COUNTER, "lease_claims_total", RESULT, NONE,                               \
 	  "Claims of a subnet, first and renewed ones.")                                           \
+	X(LEASE_CONFLICTS, COUNTER, "lease_conflicts_total", NONE, NONE,                           \
+	  "Times that the node's subnet was found to be another node's.")                          \
+	X(PODS_CUT_OFF, GAUGE, "pods_cut_off", NONE, NONE,                                         \
+	  "Pods with addresses of subnets that this node holds no longer.")                        \
 	X(PEERS, GAUGE, "peers", NONE, NONE, "Other nodes known from the store.")                  \
 	X(PEERS_REJECTED, GAUGE, "peers_rejected", NONE, NONE,                                     \
 	  "Records in the store that were refused as wrong.")                                      \

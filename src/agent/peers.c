@@ -186,10 +186,15 @@ static void reject_locked(struct peer *peer, const struct err *why)
 /* Judges the peer and puts its claims in, or notes why not. */
 static void admit_locked(struct peers *p, struct peer *peer, struct touched *t, struct err *why)
 {
+	int r;
+
 	if (peers_is_own(p, peer) || !peer->parsed)
 		return;
-	if (judge_locked(p, peer, why) < 0) {
+	r = judge_locked(p, peer, why);
+	if (r < 0) {
 		reject_locked(peer, why);
+		if (r == -EADDRINUSE && p->config.on_rival)
+			p->config.on_rival(p->config.arg);
 		return;
 	}
 	if (peer->address.family == AF_UNSPEC && p->config.on_unresolved)

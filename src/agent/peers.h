@@ -9,7 +9,7 @@
  * equal or do not overlap.
  *
  * Threads: one writer (the watcher) at a time and any number of readers; one lock (LOCK_PEERS).
- * on_key is called under it, so it may take locks further down only.
+ * on_key and its like are called under it, so they may take locks further down only.
  */
 #ifndef POPLIN_AGENT_PEERS_H
 #define POPLIN_AGENT_PEERS_H
@@ -38,6 +38,8 @@ struct peers_config {
 	void (*on_key)(const struct key *key, int64_t event_ns, bool gone, void *arg);
 	/* A record without an address: peers_resolved() is wanted for that node. May be NULL. */
 	void (*on_unresolved)(const char *node, void *arg);
+	/* A record names our subnet or address. May be NULL. */
+	void (*on_rival)(void *arg);
 	void *arg;
 };
 

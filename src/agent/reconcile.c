@@ -11,6 +11,7 @@
 
 #define RETRY_MIN_NS (NS_PER_S / 5)
 #define RETRY_MAX_NS (30 * NS_PER_S)
+#define LEFTOVERS_NS (5 * NS_PER_S)
 
 /* The node's interface and address may change while we run; the record follows. */
 static int reconcile_node(struct agent *a, struct err *err)
@@ -35,7 +36,8 @@ static int reconcile_node(struct agent *a, struct err *err)
 		peers_set_own_address(a->peers, &node.address);
 		lease_set_address(a->lease, &node.address);
 		/* Its connection comes from the old address, so nothing reaches it any more. */
-		watcher_reconnect(a->watcher);
+		if (a->watcher)
+			watcher_reconnect(a->watcher);
 	}
 	if (other_link) {
 		log_warn("this node's interface is another one now" KV("interface", "%s"),
@@ -52,7 +54,9 @@ static int reconcile_bridge(struct agent *a, struct err *err)
 	const struct bridge bridge = {
 		.name = a->bridge_name,
 		.subnet = a->subnet,
-		.pods = a->settings->network.pods,
+		.pods = a->network.pods,
+		.kept = a->leftovers.subnets,
+		.nkept = a->leftovers.nsubnets,
 		.mtu = a->node.mtu,
 	};
 	bool stood = a->bridge_stands, changed;
@@ -99,19 +103,56 @@ static int reconcile_files(struct agent *a, struct err *err)
 	return 0;
 }
 
-/* True when there is a subnet; peers and the bridge learn of a new one. */
-static bool take_subnet(struct agent *a)
+/* Peers and the bridge learn of another subnet, or that there is none. */
+static void take_subnet(struct agent *a)
 {
 	struct lease_status lease;
 
 	lease_get(a->lease, &lease);
-	if (lease.subnet.addr.family == AF_UNSPEC)
-		return false;
 	if (prefix_cmp(&lease.subnet, &a->subnet) == 0)
-		return true;
+		return;
 	a->subnet = lease.subnet;
 	peers_set_own_subnet(a->peers, &a->subnet);
-	return true;
+	/* What is different now was changed by nobody. */
+	mutex_hold(&a->lock);
+	a->bridge_stands = a->files_stand = false;
+}
+
+static int reconcile_leftovers(struct agent *a, struct err *err)
+{
+	struct leftovers found;
+	char text[PREFIX_TEXT_MAX];
+	bool had = a->leftovers.nsubnets > 0;
+	int r = leftovers_find(a->ipam_dir, &a->network, &a->subnet, &found, err);
+
+	if (r < 0)
+		return r;
+	mutex_lock(&a->lock);
+	if (found.nsubnets != a->leftovers.nsubnets)
+		a->bridge_stands = false;
+	a->leftovers = found;
+	mutex_unlock(&a->lock);
+	if (had && !found.nsubnets)
+		log_info("the last pod of a subnet that was lost is gone");
+	for (unsigned i = 0; !had && i < found.nsubnets; i++)
+		log_warn("pods have addresses of a subnet that this node does not hold" KV("subnet",
+											   "%s"),
+			 prefix_format(&found.subnets[i], text));
+	return 0;
+}
+
+/* A drained node gives up its bridge when the last pod is gone: its subnet is another's soon. */
+static int reconcile_drained(struct agent *a, struct err *err)
+{
+	struct lease_status lease;
+
+	lease_get(a->lease, &lease);
+	if (lease.drain != LEASE_DRAINED || a->leftovers.pods)
+		return 0;
+	mutex_lock(&a->lock);
+	a->bridge_stands = false;
+	mutex_unlock(&a->lock);
+	return bridge_remove(a->nl, a->bridge_name, err);
 }
 
 /*
@@ -160,8 +201,15 @@ static int reconcile_steps(struct agent *a, struct err *err)
 		a->moved = true;
 		return err_wrap(err, r, "this node's address");
 	}
-	if (!take_subnet(a))
-		return 0;
+	drain_follow(&a->drain, a->lease);
+	take_subnet(a);
+	r = reconcile_leftovers(a, err);
+	if (r < 0)
+		return err_wrap(err, r, "addresses of pods");
+	if (a->subnet.addr.family == AF_UNSPEC) {
+		r = reconcile_drained(a, err);
+		return r < 0 ? err_wrap(err, r, "bridge %s", a->bridge_name) : 0;
+	}
 	r = reconcile_bridge(a, err);
 	if (r < 0)
 		return err_wrap(err, r, "bridge %s", a->bridge_name);
@@ -183,6 +231,9 @@ void reconcile(struct agent *a)
 	r = reconcile_steps(a, &err);
 	a->failures = r < 0 ? a->failures + 1 : 0;
 	a->retry_ns = r < 0 ? clock_ns() + backoff_ns(a->failures, RETRY_MIN_NS, RETRY_MAX_NS) : 0;
+	/* Nobody tells when such a pod goes. */
+	if (r == 0 && a->leftovers.pods)
+		a->retry_ns = clock_ns() + LEFTOVERS_NS;
 	mutex_lock(&a->lock);
 	strlcpy(a->problem, r < 0 ? err.text : "", sizeof(a->problem));
 	mutex_unlock(&a->lock);

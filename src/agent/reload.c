@@ -25,18 +25,25 @@ static int set_watcher_access(const struct reload_targets *t, const struct setti
 	struct store_access access;
 
 	settings_access(s, &access);
-	return watcher_set_access(t->watcher, &access, err);
+	return t->watcher ? watcher_set_access(t->watcher, &access, err) : 0;
 }
 
 static int set_resync(const struct reload_targets *t, const struct settings *s, struct err *err)
 {
-	watcher_set_resync_interval(t->watcher, s->resync_interval_s);
+	if (t->watcher)
+		watcher_set_resync_interval(t->watcher, s->resync_interval_s);
 	return 0;
 }
 
 static int set_ttl(const struct reload_targets *t, const struct settings *s, struct err *err)
 {
 	lease_set_ttl(t->lease, s->lease_ttl_s);
+	return 0;
+}
+
+static int set_fence(const struct reload_targets *t, const struct settings *s, struct err *err)
+{
+	lease_set_fence(t->lease, s->lease_fence);
 	return 0;
 }
 
@@ -67,6 +74,7 @@ static const struct {
 	ACCESS(ETCD_PASSWORD_FILE),
 	{ SETTING_RESYNC_INTERVAL, set_resync },
 	{ SETTING_LEASE_TTL, set_ttl },
+	{ SETTING_LEASE_FENCE, set_fence },
 	{ SETTING_LOG_LEVEL, set_log },
 	{ SETTING_LOG_FORMAT, set_log },
 };

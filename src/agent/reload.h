@@ -10,7 +10,7 @@
 
 struct reload_targets {
 	struct lease *lease;
-	struct watcher *watcher;
+	struct watcher *watcher; /* NULL: not started yet */
 	struct pool *pool;
 };
 

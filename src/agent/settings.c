@@ -309,9 +309,10 @@ static int check_together(struct settings *s, struct err *err)
 {
 	int r;
 
-	/* The prefix itself, a record's key below it, or a subnet's key beside it. */
+	/* The prefix itself, a record below it, a subnet's or the settings' key beside it. */
 	if (below(s->etcd_counter_key, s->etcd_prefix, "") ||
-	    below(s->etcd_counter_key, s->etcd_prefix, "-subnets"))
+	    below(s->etcd_counter_key, s->etcd_prefix, "-subnets") ||
+	    below(s->etcd_counter_key, s->etcd_prefix, "-network"))
 		return refuse_pair(s, SETTING_ETCD_COUNTER_KEY, SETTING_ETCD_PREFIX,
 				   "the counter cannot lie among the records", err);
 	if (strcmp(s->bridge_name, s->node_interface) == 0)

@@ -65,6 +65,8 @@
 	  "interface to the other nodes (default: that of the default route)")                     \
 	X(LEASE_TTL, UINT, lease_ttl_s, "120", 5, 86400, true,                                     \
 	  "seconds after which a silent node's subnet is free for others")                         \
+	X(LEASE_FENCE, SWITCH, lease_fence, "on", 0, 0, true,                                      \
+	  "refuse new pods while the lease may have run out; off: two nodes may use one subnet")   \
 	X(BRIDGE_NAME, IFNAME, bridge_name, "poplin0", 1, 15, false, "bridge of this node's pods") \
 	X(MTU, MTU, mtu, "0", 0, 65535, false, "MTU of the pods' links, 0: that of the interface") \
 	X(CNI_CONFIG_LOCATION, CNI_CONFIG, cni_config_location,                                    \
@@ -120,6 +122,7 @@ struct settings {
 	struct addr node_address;	    /* AF_UNSPEC: that of the interface */
 	char node_interface[IF_NAMESIZE];   /* "": that of the default route */
 	unsigned lease_ttl_s;
+	bool lease_fence;
 	char bridge_name[IF_NAMESIZE];
 	unsigned mtu; /* 0: that of the interface */
 	char cni_config_location[SETTING_PATH_MAX];

@@ -240,6 +240,15 @@ static int parse_mtu(const struct setting_row *row, const char *text, void *memb
 	return 0;
 }
 
+static int parse_switch(const struct setting_row *row, const char *text, void *member,
+			struct err *err)
+{
+	if (strcmp(text, "on") != 0 && strcmp(text, "off") != 0)
+		return refuse(err, "neither on nor off");
+	*(bool *)member = strcmp(text, "on") == 0;
+	return 0;
+}
+
 static int parse_level(const struct setting_row *row, const char *text, void *member,
 		       struct err *err)
 {
@@ -258,7 +267,15 @@ static int parse_format(const struct setting_row *row, const char *text, void *m
 
 /* -- the table of types ---------------------------------------------------- */
 
-enum shape { SHAPE_TEXT, SHAPE_UINT, SHAPE_PREFIX, SHAPE_ADDR, SHAPE_LEVEL, SHAPE_FORMAT };
+enum shape {
+	SHAPE_TEXT,
+	SHAPE_UINT,
+	SHAPE_SWITCH,
+	SHAPE_PREFIX,
+	SHAPE_ADDR,
+	SHAPE_LEVEL,
+	SHAPE_FORMAT
+};
 
 static const struct {
 	parse_fn *parse;
@@ -285,6 +302,7 @@ static const struct {
 	[TYPE_CNI_NAME] = { parse_cni_name, SHAPE_TEXT,
 			    "letters, digits, '_', '.' and '-', a letter or digit first" },
 	[TYPE_LISTEN] = { parse_listen, SHAPE_TEXT, "address:port or [IPv6 address]:port" },
+	[TYPE_SWITCH] = { parse_switch, SHAPE_SWITCH, "on or off" },
 	[TYPE_LEVEL] = { parse_level, SHAPE_LEVEL, "error, warn, info or debug" },
 	[TYPE_FORMAT] = { parse_format, SHAPE_FORMAT, "text or json" },
 };
@@ -313,6 +331,9 @@ void setting_format(const struct setting_row *row, const void *member, char *ret
 		break;
 	case SHAPE_UINT:
 		snprintf(text, sizeof(text), "%u", *(const unsigned *)member);
+		break;
+	case SHAPE_SWITCH:
+		value = *(const bool *)member ? "on" : "off";
 		break;
 	case SHAPE_PREFIX:
 		prefix_format(member, text);

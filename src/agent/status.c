@@ -388,6 +388,7 @@ static void set_gauges(const struct status_view *v, const struct status_counts *
 	metric_set(METRIC_LEASE_TTL, 0, v->lease_held ? v->lease_ttl_s : 0);
 	metric_set(METRIC_LEASE_EXPIRY, 0, expiry);
 	metric_set(METRIC_WATCH_LAST_EVENT, 0, change);
+	metric_set(METRIC_PODS_CUT_OFF, 0, gauge(v->pods_cut_off));
 	metric_set(METRIC_PEERS, 0, gauge(c->peers));
 	metric_set(METRIC_PEERS_REJECTED, 0, gauge(c->rejected));
 	metric_set(METRIC_PEERS_CONFLICTS, 0, gauge(c->conflicts));
@@ -427,11 +428,17 @@ static int handle_metrics(struct httpd_reply *reply, void *arg)
 
 /* -- health ----------------------------------------------------------------- */
 
-/* 200 and "ok", or 503 and the reasons, a line each. */
+/* 200, "ok" and what is degraded nevertheless, or 503 and the reasons, a line each. */
 static int answer_health(struct httpd_reply *reply, bool fine, const struct status_view *v)
 {
-	if (fine)
-		return buf_adds(&reply->body, "ok\n");
+	if (fine) {
+		if (buf_adds(&reply->body, "ok\n") < 0)
+			return -ENOMEM;
+		for (unsigned i = 0; i < v->nwarnings; i++)
+			if (buf_printf(&reply->body, "degraded: %s\n", v->warnings[i]) < 0)
+				return -ENOMEM;
+		return 0;
+	}
 	reply->status = 503;
 	if (v->nreasons == 0)
 		return buf_adds(&reply->body, "no reason is known\n");

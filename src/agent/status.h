@@ -33,6 +33,8 @@ struct status_view {
 	bool ready;	   /* subnet held, routes and bridge stand, CNI configuration is written */
 	unsigned nreasons; /* why not ready or not healthy */
 	char reasons[STATUS_REASONS_MAX][STATUS_REASON_TEXT_MAX];
+	unsigned nwarnings; /* what is not as it should be though the node is ready */
+	char warnings[STATUS_REASONS_MAX][STATUS_REASON_TEXT_MAX];
 
 	struct limits limits; /* those that are near */
 
@@ -45,6 +47,10 @@ struct status_view {
 	struct addr bridge_address;
 	unsigned bridge_mtu;
 
+	const char *drain; /* "none", "waiting", "drained", "refused" */
+	char drain_reason[STATUS_REASON_TEXT_MAX];
+	uint64_t pods_cut_off; /* their subnet is another node's */
+
 	bool lease_held;
 	int64_t lease_ttl_s;
 	int64_t lease_deadline_ns; /* clock_boot_ns() */
@@ -56,6 +62,8 @@ struct status_view {
 
 /* Adds a reason; those that do not fit are left out. */
 void status_view_reason(struct status_view *v, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+void status_view_warning(struct status_view *v, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
 struct peers;

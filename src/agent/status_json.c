@@ -23,6 +23,17 @@ void status_view_reason(struct status_view *v, const char *fmt, ...)
 	va_end(ap);
 }
 
+void status_view_warning(struct status_view *v, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (v->nwarnings == STATUS_REASONS_MAX)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(v->warnings[v->nwarnings++], STATUS_REASON_TEXT_MAX, fmt, ap);
+	va_end(ap);
+}
+
 /* -- values: each returns a new reference, or NULL without memory ----------- */
 
 static json_t *text_value(const char *text)
@@ -96,12 +107,12 @@ static int write_take(struct buf *b, json_t *value, size_t flags)
 
 /* -- /status ---------------------------------------------------------------- */
 
-static json_t *reasons_value(const struct status_view *v)
+static json_t *texts_value(const char texts[][STATUS_REASON_TEXT_MAX], unsigned count)
 {
 	json_t *array = json_array();
 
-	for (unsigned i = 0; array && i < v->nreasons; i++) {
-		if (json_array_append_new(array, text_value(v->reasons[i])) < 0) {
+	for (unsigned i = 0; array && i < count; i++) {
+		if (json_array_append_new(array, text_value(texts[i])) < 0) {
 			json_decref(array);
 			array = NULL;
 		}
@@ -109,13 +120,15 @@ static json_t *reasons_value(const struct status_view *v)
 	return array;
 }
 
+/* Limits of the kernel first, then what else is not as it should be. */
 static json_t *warnings_value(const struct status_view *v)
 {
-	json_t *array = json_array();
+	json_t *array = texts_value(v->warnings, v->nwarnings);
+	size_t at = 0;
 
 	for (unsigned i = 0; array && i < LIMITS; i++) {
 		if (v->limits.text[i][0] &&
-		    json_array_append_new(array, text_value(v->limits.text[i])) < 0) {
+		    json_array_insert_new(array, at++, text_value(v->limits.text[i])) < 0) {
 			json_decref(array);
 			array = NULL;
 		}
@@ -143,20 +156,22 @@ static json_t *store_value(const struct status_view *v)
 int status_json_status(struct buf *b, const struct status_view *v, const struct status_counts *c)
 {
 	json_t *root = json_pack(
-		"{s:o, s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:o, s:I}, s:o, s:o,"
-		" s:{s:o, s:o, s:o}, s:{s:o, s:o, s:o}, s:{s:o}, s:{s:o, s:o}}",
+		"{s:o, s:s, s:b, s:o, s:o, s:{s:s, s:o}, s:o, s:o, s:o, s:{s:o, s:o, s:I}, s:o, s:o,"
+		" s:{s:o, s:o, s:o}, s:{s:o, s:o, s:o}, s:{s:o}, s:{s:o, s:o, s:o}}",
 		"node", known_value(v->node), "version", PACKAGE_VERSION, "ready", v->ready,
-		"reasons", reasons_value(v), "warnings", warnings_value(v), "subnet",
-		prefix_value(&v->subnet), "address", addr_value(&v->address), "interface",
-		known_value(v->interface), "bridge", "name", known_value(v->bridge), "address",
-		addr_value(&v->bridge_address), "mtu", (json_int_t)v->bridge_mtu, "lease",
-		lease_value(v), "store", store_value(v), "peers", "known", count_value(c->peers),
-		"rejected", count_value(c->rejected), "conflicts", count_value(c->conflicts),
-		"routes", "desired", count_value(c->desired[METRIC_IPV4] + c->desired[METRIC_IPV6]),
-		"installed", count_value(c->installed[METRIC_IPV4] + c->installed[METRIC_IPV6]),
-		"failing", count_value(c->failing), "queue", "depth", count_value(c->queue_depth),
-		"pods", "held", count_value(c->pods_held), "capacity",
-		count_value(c->pods_capacity));
+		"reasons", texts_value(v->reasons, v->nreasons), "warnings", warnings_value(v),
+		"drain", "state", v->drain ? v->drain : "none", "reason",
+		known_value(v->drain_reason), "subnet", prefix_value(&v->subnet), "address",
+		addr_value(&v->address), "interface", known_value(v->interface), "bridge", "name",
+		known_value(v->bridge), "address", addr_value(&v->bridge_address), "mtu",
+		(json_int_t)v->bridge_mtu, "lease", lease_value(v), "store", store_value(v),
+		"peers", "known", count_value(c->peers), "rejected", count_value(c->rejected),
+		"conflicts", count_value(c->conflicts), "routes", "desired",
+		count_value(c->desired[METRIC_IPV4] + c->desired[METRIC_IPV6]), "installed",
+		count_value(c->installed[METRIC_IPV4] + c->installed[METRIC_IPV6]), "failing",
+		count_value(c->failing), "queue", "depth", count_value(c->queue_depth), "pods",
+		"held", count_value(c->pods_held), "capacity", count_value(c->pods_capacity),
+		"cut_off", count_value(v->pods_cut_off));
 	int r = write_take(b, root, JSON_INDENT(2));
 
 	return r < 0 ? r : buf_adds(b, "\n");

@@ -7,11 +7,41 @@
 /* The main thread comes round every ten seconds at least. */
 #define HEALTHY_FOR_NS (60 * NS_PER_S)
 
+static const char *drain_name(enum lease_drain drain)
+{
+	switch (drain) {
+	case LEASE_SERVES:
+		return "none";
+	case LEASE_DRAINING:
+		return "waiting";
+	case LEASE_DRAINED:
+		return "drained";
+	case LEASE_KEPT:
+		return "refused";
+	}
+	return NULL;
+}
+
+static void view_drain(struct status_view *v, const struct lease_status *lease)
+{
+	v->drain = drain_name(lease->drain);
+	strlcpy(v->drain_reason, lease->drain_problem, sizeof(v->drain_reason));
+	if (lease->drain == LEASE_DRAINED)
+		status_view_reason(v, "this node is drained; 'poplinctl resume' ends that");
+	else if (lease->drain == LEASE_DRAINING)
+		status_view_reason(v, "this node is to be drained: %s",
+				   lease->drain_problem[0] ? lease->drain_problem : "at work");
+	else if (lease->drain == LEASE_KEPT)
+		status_view_warning(v, "the node was to be drained, which was refused: %s",
+				    lease->drain_problem);
+}
+
 static void view_lease(struct agent *a, struct status_view *v)
 {
 	struct lease_status lease;
 
 	lease_get(a->lease, &lease);
+	view_drain(v, &lease);
 	v->subnet = lease.subnet;
 	v->lease_held = lease.held;
 	v->lease_ttl_s = lease.ttl_s;
@@ -19,16 +49,19 @@ static void view_lease(struct agent *a, struct status_view *v)
 	strlcpy(v->store_endpoint, lease.endpoint, sizeof(v->store_endpoint));
 	if (lease.subnet.addr.family != AF_UNSPEC)
 		v->bridge_address = addr_add(&lease.subnet.addr, 1);
-	if (!lease.held)
+	if (lease.held && lease.problem[0])
+		status_view_warning(v, "the lease is not renewed: %s", lease.problem);
+	if (!lease.held && lease.drain != LEASE_DRAINED)
 		status_view_reason(v, "no subnet is held: %s",
 				   lease.problem[0] ? lease.problem : "not claimed yet");
 }
 
 static void view_watcher(struct agent *a, struct status_view *v)
 {
-	struct watcher_status watcher;
+	struct watcher_status watcher = { .connected = false };
 
-	watcher_get(a->watcher, &watcher);
+	if (a->watcher)
+		watcher_get(a->watcher, &watcher);
 	v->store_connected = watcher.connected;
 	v->store_last_change_ns = watcher.last_change_ns;
 	if (!a->synced)
@@ -36,6 +69,18 @@ static void view_watcher(struct agent *a, struct status_view *v)
 				   watcher.problem[0] ? watcher.problem : "not asked yet");
 	else if (!a->drained)
 		status_view_reason(v, "routes are being set for the first time");
+}
+
+static void view_leftovers_locked(const struct agent *a, struct status_view *v)
+{
+	char text[PREFIX_TEXT_MAX];
+
+	v->pods_cut_off = a->leftovers.pods;
+	for (unsigned i = 0; i < a->leftovers.nsubnets; i++)
+		status_view_warning(v,
+				    "pods have addresses of %s, which this node holds no longer: "
+				    "other nodes cannot reach them",
+				    prefix_format(&a->leftovers.subnets[i], text));
 }
 
 void agent_view(struct status_view *v, void *arg)
@@ -53,8 +98,11 @@ void agent_view(struct status_view *v, void *arg)
 	v->address = a->node.address;
 	strlcpy(v->interface, a->node.interface, sizeof(v->interface));
 	v->bridge_mtu = a->node.mtu;
+	view_leftovers_locked(a, v);
 	if (a->problem[0])
 		status_view_reason(v, "%s", a->problem);
+	else if (v->subnet.addr.family == AF_UNSPEC)
+		return; /* which was told above */
 	else if (!a->bridge_stands)
 		status_view_reason(v, "the bridge does not stand yet");
 	else if (!a->files_stand)

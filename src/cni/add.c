@@ -154,6 +154,12 @@ static int attach(struct attachment *a, struct err *err)
 	if (r == 0)
 		r = configure_pod(&a->req->conf, &a->given, a->netns, a->wishes.has_mac,
 				  &a->pod_link, err);
+	/*
+	 * The lease may have ended, or the node may have been drained, since the first look. From
+	 * here on the address is held, so whoever drains a node sees it.
+	 */
+	if (r == 0)
+		r = node_ready(&a->req->conf, err);
 	if (r == 0)
 		r = print(a, err);
 	if (r && undo_all(a, &undo))

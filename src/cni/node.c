@@ -5,7 +5,6 @@
 
 #include "cni.h"
 #include "masq.h"
-#include "poplin/base/clock.h"
 #include "poplin/base/hash.h"
 #include "poplin/model/nodestate.h"
 #include "poplin/model/pod.h"
@@ -35,13 +34,8 @@ int node_ready(const struct netconf *conf, struct err *err)
 		return err_set(err, CNI_TRY_AGAIN_LATER,
 			       "the configuration is about %s, the node holds %s by now",
 			       prefix_format(&pool->ranges[0].subnet, ours), theirs);
-	/* Past it, another node may hold the subnet: giving out addresses could give one twice. */
-	if (clock_boot_ns() >= state.lease_deadline_ns)
-		return err_set(
-			err, CNI_TRY_AGAIN_LATER,
-			"the lease of subnet %s has run out: is poplind running, and does it "
-			"reach etcd?",
-			theirs);
+	if (nodestate_check(&state, err) < 0)
+		return CNI_TRY_AGAIN_LATER;
 	return 0;
 }
 

@@ -6,9 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "poplin/base/log.h"
 #include "poplin/model/pod.h"
 #include "poplin/nl/address.h"
 #include "poplin/nl/link.h"
+
+#define OURS 2 /* bytes of a MAC that say that we gave it */
 
 void bridge_mac(const struct prefix *subnet, uint8_t ret[static 6])
 {
@@ -49,7 +52,8 @@ static int ensure_link(struct netlink *nl, const struct bridge *b, const struct 
 	unsigned changes = 0;
 
 	memcpy(want.mac, mac, sizeof(want.mac));
-	if (memcmp(link->mac, mac, sizeof(link->mac)) != 0)
+	/* Pods of another subnet have it in their ARP tables. */
+	if (memcmp(link->mac, mac, OURS) != 0)
 		changes |= LINK_MAC;
 	if (link->mtu != b->mtu)
 		changes |= LINK_MTU;
@@ -64,11 +68,24 @@ static int ensure_link(struct netlink *nl, const struct bridge *b, const struct 
 /* -- addresses -------------------------------------------------------------- */
 
 #define STALE_MAX 8
+#define KEPT_MAX  16
+
+/* The subnet's own is the first. */
+static unsigned gateways(const struct bridge *b)
+{
+	return 1 + (b->nkept < KEPT_MAX ? b->nkept : KEPT_MAX);
+}
+
+static struct prefix gateway_of(const struct bridge *b, unsigned i)
+{
+	const struct prefix *subnet = i == 0 ? &b->subnet : &b->kept[i - 1];
+
+	return (struct prefix){ .addr = prefix_gateway(subnet), .len = subnet->len };
+}
 
 struct address_check {
 	const struct bridge *b;
-	struct prefix gateway; /* with the subnet's length */
-	bool found;
+	unsigned found;			/* bit i: gateway i is there */
 	struct prefix stale[STALE_MAX]; /* more of them are found at the next look */
 	unsigned nstale;
 };
@@ -77,10 +94,16 @@ static int check_address(const struct address *address, void *arg)
 {
 	struct address_check *check = arg;
 
-	if (prefix_cmp(&address->address, &check->gateway) == 0)
-		check->found = true;
-	else if (prefix_contains_addr(&check->b->pods, &address->address.addr) &&
-		 check->nstale < STALE_MAX)
+	for (unsigned i = 0; i < gateways(check->b); i++) {
+		struct prefix gateway = gateway_of(check->b, i);
+
+		if (prefix_cmp(&address->address, &gateway) == 0) {
+			check->found |= 1U << i;
+			return 0;
+		}
+	}
+	if (prefix_contains_addr(&check->b->pods, &address->address.addr) &&
+	    check->nstale < STALE_MAX)
 		check->stale[check->nstale++] = address->address;
 	return 0;
 }
@@ -88,19 +111,22 @@ static int check_address(const struct address *address, void *arg)
 static int ensure_address(struct netlink *nl, const struct bridge *b, unsigned index, bool *changed,
 			  struct err *err)
 {
-	struct address_check check = {
-		.b = b,
-		.gateway = { .addr = prefix_gateway(&b->subnet), .len = b->subnet.len },
-	};
+	struct address_check check = { .b = b };
+	unsigned all = (1U << gateways(b)) - 1;
 	int r = address_foreach(nl, index, b->subnet.addr.family, check_address, &check, err);
 
-	if (r < 0 || (check.found && !check.nstale))
+	if (r < 0 || (check.found == all && !check.nstale))
 		return r;
 	*changed = true;
 	for (unsigned i = 0; r == 0 && i < check.nstale; i++)
 		r = address_absent(nl, index, &check.stale[i], err);
 	/* The first address of a subnet takes the others with it (__inet_del_ifa, devinet.c). */
-	return r == 0 ? address_ensure(nl, index, &check.gateway, err) : r;
+	for (unsigned i = 0; r == 0 && i < gateways(b); i++) {
+		struct prefix gateway = gateway_of(b, i);
+
+		r = address_ensure(nl, index, &gateway, err);
+	}
+	return r;
 }
 
 /*
@@ -120,6 +146,23 @@ static int ensure_forwarding(const struct bridge *b, bool *changed, struct err *
 	return r == 0 ? sysctl_ensure(own, "1", changed, err) : r;
 }
 
+/*
+ * Two subnets on one bridge: the kernel would tell the pods of one that those of the other are on
+ * their link, and they would go on thinking so when the address is another node's. the bridge sends
+ * redirects when either setting is on, so the other interfaces, which have their own, are not
+ * touched.
+ */
+static void stop_redirects(const struct bridge *b, bool *changed)
+{
+	struct err err = ERR_INIT;
+	char own[64];
+
+	(void)snprintf(own, sizeof(own), "net/ipv4/conf/%s/send_redirects", b->name);
+	if (sysctl_ensure("net/ipv4/conf/all/send_redirects", "0", changed, &err) < 0 ||
+	    sysctl_ensure(own, "0", changed, &err) < 0)
+		log_debug("redirects stay on, ignoring" KV("error", "%s"), err.text);
+}
+
 int bridge_ensure(struct netlink *nl, const struct bridge *b, bool *ret_changed, struct err *err)
 {
 	bool changed = false;
@@ -135,6 +178,8 @@ int bridge_ensure(struct netlink *nl, const struct bridge *b, bool *ret_changed,
 		r = ensure_address(nl, b, link.index, &changed, err);
 	if (r == 0)
 		r = ensure_forwarding(b, &changed, err);
+	if (r == 0 && b->nkept && b->subnet.addr.family == AF_INET)
+		stop_redirects(b, &changed);
 	if (r < 0)
 		return r;
 	*ret_changed = changed;

@@ -90,6 +90,7 @@ static int tell(const struct store_handler *handler, size_t skip, const struct e
 		.value = deleted ? NULL : kv->value.data,
 		.len = kv->value.len,
 		.order = (uint64_t)kv->create_revision,
+		.version = (uint64_t)kv->mod_revision,
 	};
 
 	mask_nul(&kv->key);

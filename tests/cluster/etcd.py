@@ -169,5 +169,12 @@ class Watch:
         lines = self.path.read_text().splitlines()
         return [lines[i + 1] for i, line in enumerate(lines[:-1]) if line == "DELETE"]
 
+    def events(self):
+        """[(PUT or DELETE, key)] but for the marks."""
+        self.mark()
+        lines = self.path.read_text().splitlines()
+        return [(line, lines[i + 1]) for i, line in enumerate(lines[:-1])
+                if line in ("PUT", "DELETE") and not lines[i + 1].startswith("/mark/")]
+
     def close(self):
         self.process.end(signal.SIGKILL)

@@ -76,7 +76,7 @@ def test_a_returned_subnet_is_the_last_to_be_used_again(cluster):
     returned = first.subnet
     first.stop()
     first.poplind("--release")
-    assert cluster.get("/poplin/nodes") == {}
+    assert list(cluster.get("/poplin/nodes")) == ["/poplin/nodes-network"]
     other, = cluster.start_nodes(1)
     assert other.subnet != returned
 
@@ -89,12 +89,16 @@ def test_two_machines_under_one_name(cluster):
     impostor.wrap = ["unshare", "-m", "sh", "-c",
                      f'mount --bind {machine_id} /etc/machine-id && exec "$@"', "sh"]
     impostor.start()
-    impostor.wait_log(rf"node name '{first.name}' is held by another machine, at {first.address}")
-    assert not impostor.ready()
+    impostor.wait_log(rf"node name '{first.name}' is held by another machine, at "
+                      rf"{first.address} with subnet {re.escape(first.subnet)}")
+    status = impostor.process.popen.wait(10)
+    impostor.process = None
+    assert status == 1
     assert first.ready()
     # When the first one is dead, the name is free.
     first.kill()
-    impostor.wait_ready(60)
+    wait_for(lambda: "/poplin/nodes/n1" not in cluster.get(), "the end of the lease")
+    impostor.start(ready=True)
 
 
 def test_a_record_deleted_by_hand_comes_back(cluster):

@@ -28,7 +28,7 @@ def test_a_good_reload_takes_effect(make_cluster):
     log = first.hangup()
     for name in ("LOG_LEVEL", "RESYNC_INTERVAL", "ROUTE_WORKERS", "LEASE_TTL", "LOG_FORMAT"):
         assert re.search(rf"setting changed.*{name}", log), log
-    assert threads(first, "worker/") == 7
+    wait_for(lambda: threads(first, "worker/") == 7, "7 workers")
     wait_for(lambda: first.status()["lease"]["ttl_s"] == 20, "the lease's new TTL")
     before = first.metric("poplin_resyncs_total")
     wait_for(lambda: first.metric("poplin_resyncs_total") >= before + 2, "resyncs each second", 10)
@@ -84,7 +84,7 @@ def test_a_bad_reload_is_refused_whole(make_cluster, name, value, says):
     first.settings.pop(name)
     first.write_config(**({name: good} if good else {}), ROUTE_WORKERS=9)
     assert "loaded" in first.hangup()
-    assert threads(first, "worker/") == 9
+    wait_for(lambda: threads(first, "worker/") == 9, "9 workers")
 
 
 def test_what_cannot_change_says_so(make_cluster):

@@ -40,7 +40,7 @@ def test_an_agent_that_starts_while_etcd_is_away_keeps_routes(make_cluster):
     cluster.stop_etcd()
     first.kill()
     first.start()
-    first.wait_log("cannot claim a subnet")
+    first.wait_log("cannot (claim a subnet|renew the lease)")
     assert first.routes() == expected
     assert first.http("/readyz")[0] == 503
     assert first.http("/healthz")[0] == 200
@@ -165,12 +165,30 @@ def test_a_node_that_slept_past_its_lease_gives_way(make_cluster):
     other.poplind("--release")
     sleeper.wait_ready(60)
     assert sleeper.subnet == free
-    sleeper.wait_routes({subnet: heir.address}, 30)
     heir.wait_routes({free: sleeper.address})
-    pod.detach()
     late.attach()
     heirs = heir.pod("pod")
+    # The old pod lives on: by its old gateway it reaches the new one beside it.
+    assert pod.ping(late.address)
+    assert f"{subnet}, which this node holds no longer" in sleeper.http("/readyz")[1]
+    assert sleeper.metric("poplin_pods_cut_off") == 1
+    assert sleeper.metric("poplin_lease_conflicts_total") == 1
+    assert subnet in sleeper.poplinctl("status")
+    # A restarted agent knows it too.
+    sleeper.stop()
+    sleeper.start(ready=True)
+    assert pod.ping(late.address)
+    assert sleeper.metric("poplin_pods_cut_off") == 1
+    # With the last one the old gateway goes, and the new owner's pods can be reached.
+    pod.detach()
+    sleeper.wait_routes({subnet: heir.address}, 30)
     assert late.ping(heirs.address)
+    assert sleeper.http("/readyz")[1] == "ok\n"
+    assert sleeper.metric("poplin_pods_cut_off") == 0
+    gateway = sleeper.status()["bridge"]["address"]
+    assert [a["local"] for link in sleeper.ip_json("address", "show", "dev", "poplin0")
+            for a in link["addr_info"] if a["family"] == "inet"] == [gateway]
+    assert heir.metric("poplin_lease_conflicts_total") == 0
 
 
 def test_an_endpoint_that_is_dead_is_passed_over(make_cluster):

@@ -139,6 +139,41 @@ static void test_forwarding_of_the_bridge(void **state)
 	assert_false(ensure());
 }
 
+/* Pods of a subnet that was lost keep their gateway, and the MAC that they know it by. */
+static void test_kept_subnets(void **state)
+{
+	const struct prefix kept[] = { prefix("10.2.1.0/24"), prefix("10.2.9.0/24") };
+	static const uint8_t mac[] = { 0x02, 0x70, 10, 2, 1, 0 };
+	struct bridge b = conf();
+	bool changed = false, own = false;
+
+	assert_true(ensure());
+	b.subnet = prefix("10.2.7.0/24");
+	b.kept = kept;
+	b.nkept = 2;
+	assert_ok(bridge_ensure(nl, &b, &changed, &err));
+	assert_true(changed);
+	changed = false;
+	assert_ok(bridge_ensure(nl, &b, &changed, &err));
+	assert_false(changed);
+	assert_true(has_address("pb0", "10.2.7.1/24"));
+	assert_true(has_address("pb0", "10.2.1.1/24"));
+	assert_true(has_address("pb0", "10.2.9.1/24"));
+	assert_memory_equal(get_link("pb0").mac, mac, sizeof(mac));
+	assert_ok(sysctl_ensure("net/ipv4/conf/pb0/send_redirects", "0", &own, &err));
+	assert_false(own);
+	remove_address("pb0", "10.2.9.1/24");
+	b.nkept = 1;
+	assert_ok(bridge_ensure(nl, &b, &changed, &err));
+	assert_false(changed);
+	b.nkept = 0;
+	assert_ok(bridge_ensure(nl, &b, &changed, &err));
+	assert_true(changed);
+	assert_true(has_address("pb0", "10.2.7.1/24"));
+	assert_false(has_address("pb0", "10.2.1.1/24"));
+	assert_memory_equal(get_link("pb0").mac, mac, sizeof(mac));
+}
+
 static void test_name_taken(void **state)
 {
 	const struct bridge b = conf();
@@ -326,6 +361,7 @@ int main(void)
 		netns_test(test_made_once),
 		netns_test(test_repaired),
 		netns_test(test_forwarding_of_the_bridge),
+		netns_test(test_kept_subnets),
 		netns_test(test_name_taken),
 		netns_test(test_adopted),
 		netns_test(test_ports_change_nothing),

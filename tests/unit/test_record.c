@@ -5,6 +5,7 @@
 
 #include "poplin/base/file.h"
 #include "poplin/base/mem.h"
+#include "poplin/base/clock.h"
 #include "poplin/model/nodestate.h"
 #include "poplin/model/record.h"
 #include "unit.h"
@@ -171,7 +172,10 @@ static void node_names(void **state)
 static void the_node_state_file(void **state)
 {
 	char dir[] = "/tmp/poplin-test-XXXXXX", path[64];
-	struct nodestate in = { .node = "n1", .lease_deadline_ns = INT64_C(0x7fffffffffff0001) };
+	struct nodestate in = { .node = "n1",
+				.lease_deadline_ns = INT64_C(0x7fffffffffff0001),
+				.boot = "b",
+				.drained = true };
 	struct nodestate out;
 	struct err err = ERR_INIT;
 
@@ -183,10 +187,66 @@ static void the_node_state_file(void **state)
 	assert_string_equal(out.node, "n1");
 	assert_int_equal(prefix_cmp(&in.subnet, &out.subnet), 0);
 	assert_true(in.lease_deadline_ns == out.lease_deadline_ns);
+	assert_string_equal(out.boot, "b");
+	assert_true(out.drained && !out.fence);
 	snprintf(path, sizeof(path), "%s/" NODESTATE_FILE, dir);
 	assert_int_equal(file_write_atomic(path, 0600, "{\"node\":\"n1\"}", 13, NULL), 0);
 	assert_int_equal(nodestate_read(dir, &out, &err), -EINVAL);
 	assert_non_null(strstr(err.text, path));
+	assert_int_equal(file_remove_tree(dir, NULL), 0);
+}
+
+static void assert_closed(const struct nodestate *s, const char *why)
+{
+	struct err err = ERR_INIT;
+
+	assert_int_equal(nodestate_check(s, &err), -EAGAIN);
+	if (!strstr(err.text, why))
+		fail_msg("'%s' does not say '%s'", err.text, why);
+}
+
+static void when_addresses_may_be_given_out(void **state)
+{
+	struct nodestate s = { .lease_deadline_ns = clock_boot_ns() + 60 * NS_PER_S,
+			       .fence = true };
+	struct nodestate good;
+
+	assert_int_equal(prefix_parse("10.2.1.0/24", &s.subnet, NULL), 0);
+	assert_int_equal(nodestate_check(&s, NULL), 0); /* of a boot that is not known */
+	nodestate_this_boot(s.boot);
+	assert_int_equal(strlen(s.boot), 36);
+	assert_int_equal(nodestate_check(&s, NULL), 0);
+	good = s;
+	s.lease_deadline_ns = clock_boot_ns();
+	assert_closed(&s, "lease of subnet 10.2.1.0/24 has run out");
+	s = good;
+	s.boot[0] ^= 1;
+	assert_closed(&s, "earlier boot");
+	s.lease_deadline_ns = 1;
+	s.fence = false;
+	assert_int_equal(nodestate_check(&s, NULL), 0);
+	/* What is known to be lost is lost without a fence, too. */
+	s.lease_deadline_ns = 0;
+	assert_closed(&s, "no lease of subnet 10.2.1.0/24");
+	s = good;
+	s.drained = true;
+	assert_closed(&s, "drained");
+}
+
+/* A file as an earlier version wrote it: fenced. */
+static void an_older_node_state_file(void **state)
+{
+	static const char text[] = "{\"node\":\"n1\",\"subnet\":\"10.2.1.0/24\","
+				   "\"leaseDeadlineBootNs\":1}";
+	char dir[] = "/tmp/poplin-test-XXXXXX", path[64];
+	struct nodestate s;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/" NODESTATE_FILE, dir);
+	assert_int_equal(file_write_atomic(path, 0600, text, strlen(text), NULL), 0);
+	assert_int_equal(nodestate_read(dir, &s, NULL), 0);
+	assert_true(s.fence && !s.drained && !s.boot[0]);
+	assert_closed(&s, "run out");
 	assert_int_equal(file_remove_tree(dir, NULL), 0);
 }
 
@@ -201,6 +261,8 @@ int main(void)
 		cmocka_unit_test(a_subnet_listed_twice_is_refused),
 		cmocka_unit_test(node_names),
 		cmocka_unit_test(the_node_state_file),
+		cmocka_unit_test(when_addresses_may_be_given_out),
+		cmocka_unit_test(an_older_node_state_file),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

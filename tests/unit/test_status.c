@@ -80,10 +80,10 @@ static void test_status_full(void **state)
 	static struct status_view v;
 	auto_buf struct buf b = BUF_INIT;
 	const char *node, *subnet, *address, *interface, *bridge, *gateway, *endpoint, *reason;
-	const char *warning;
 	int ready, held, connected;
 	json_int_t mtu, ttl, expires, age, known, rejected, conflicts, desired, installed, failing;
-	json_int_t depth, pods, capacity;
+	json_int_t depth, pods, capacity, cut_off;
+	const char *warning, *second, *drain, *drain_reason;
 	json_t *root;
 
 	v = (struct status_view){
@@ -103,23 +103,29 @@ static void test_status_full(void **state)
 		.store_last_change_ns = clock_ns() - 4 * NS_PER_S,
 	};
 	strlcpy(v.limits.text[LIMIT_NEIGHBOURS], "nearly full", LIMIT_TEXT_MAX);
+	v.drain = "refused";
+	strlcpy(v.drain_reason, "busy", sizeof(v.drain_reason));
+	v.pods_cut_off = 6;
+	status_view_warning(&v, "old by %d s", 3);
 	status_view_reason(&v, "route %d of %s", 7, "n\xff\x1b[2J\"\\");
 	assert_int_equal(status_json_status(&b, &v, &counts), 0);
 	root = parse(&b);
 	assert_int_equal(
 		json_unpack_ex(
 			root, NULL, JSON_STRICT,
-			"{s:s, s:s, s:b, s:[s], s:[s], s:s, s:s, s:s, s:{s:s, s:s, s:I},"
+			"{s:s, s:s, s:b, s:[s], s:[s, s], s:{s:s, s:s}, s:s, s:s, s:s, s:{s:s, s:s, s:I},"
 			" s:{s:b, s:I, s:I}, s:{s:s, s:b, s:I}, s:{s:I, s:I, s:I},"
-			" s:{s:I, s:I, s:I}, s:{s:I}, s:{s:I, s:I}}",
+			" s:{s:I, s:I, s:I}, s:{s:I}, s:{s:I, s:I, s:I}}",
 			"node", &node, "version", &reason, "ready", &ready, "reasons", &reason,
-			"warnings", &warning, "subnet", &subnet, "address", &address, "interface",
+			"warnings", &warning, &second, "drain", "state", &drain, "reason",
+			&drain_reason, "subnet", &subnet, "address", &address, "interface",
 			&interface, "bridge", "name", &bridge, "address", &gateway, "mtu", &mtu,
 			"lease", "held", &held, "ttl_s", &ttl, "expires_in_s", &expires, "store",
 			"endpoint", &endpoint, "connected", &connected, "last_change_age_s", &age,
 			"peers", "known", &known, "rejected", &rejected, "conflicts", &conflicts,
 			"routes", "desired", &desired, "installed", &installed, "failing", &failing,
-			"queue", "depth", &depth, "pods", "held", &pods, "capacity", &capacity),
+			"queue", "depth", &depth, "pods", "held", &pods, "capacity", &capacity,
+			"cut_off", &cut_off),
 		0);
 	assert_string_equal(warning, "nearly full");
 	assert_string_equal(node, "n1");
@@ -145,6 +151,10 @@ static void test_status_full(void **state)
 	assert_int_equal(depth, 5);
 	assert_int_equal(pods, 2);
 	assert_int_equal(capacity, INT64_MAX);
+	assert_int_equal(cut_off, 6);
+	assert_string_equal(second, "old by 3 s");
+	assert_string_equal(drain, "refused");
+	assert_string_equal(drain_reason, "busy");
 	json_decref(root);
 }
 

@@ -389,6 +389,147 @@ static void a_release_leaves_the_keys_of_others(void **state)
 	assert_int_equal(store_release(s, "n1", "mine", NULL, &err), -ENOENT);
 }
 
+/* -- reading back, promises, the cluster's settings -------------------------------------- */
+
+static void a_claim_is_read_back(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	struct store_claim c = claim(s, "n1"), again;
+	char key[ETCD_KEY_MAX], address[ADDR_TEXT_MAX];
+	auto_kv kv = { .lease = 0 };
+	struct err err = ERR_INIT;
+
+	SHOULD_WORK(store_verify(s, "n1", &c, &err), &err);
+	again = claim(s, "n1"); /* attached: the same handles */
+	SHOULD_WORK(store_verify(s, "n1", &again, &err), &err);
+	assert_int_equal(again.record_version, c.record_version);
+	/* The same content, but on no lease: it would stay for ever. */
+	assert_true(get_key(s, &kv, "%s/n1", s->prefix));
+	set_record(s, "n1", kv.value.data);
+	assert_int_equal(store_verify(s, "n1", &c, &err), -ENOENT);
+	assert_non_null(strstr(err.text, "'n1'"));
+	c = claim(s, "n1");
+	check_keys(s, "n1", &c);
+	SHOULD_WORK(store_verify(s, "n1", &c, &err), &err);
+	/* The lease lives, and is renewed, though the keys are gone. */
+	(void)snprintf(key, sizeof(key), "%s-subnets/%s-%u", s->prefix,
+		       addr_format(&c.subnet.addr, address), c.subnet.len);
+	set_key(s, key, NULL);
+	SHOULD_WORK(store_renew(s, &c, &err), &err);
+	assert_int_equal(store_verify(s, "n1", &c, &err), -ENOENT);
+	set_record(s, "n1", NULL);
+	SHOULD_WORK(store_renew(s, &c, &err), &err);
+	assert_int_equal(store_verify(s, "n1", &c, &err), -ENOENT);
+}
+
+struct promise_test {
+	struct store *other;
+	struct store_claim told;
+	int64_t lease_then; /* that the record hung on when we were asked */
+	int calls, answer;
+};
+
+static int on_lease(const struct store_claim *claim, void *arg, struct err *err)
+{
+	struct promise_test *t = arg;
+	auto_kv kv = { .lease = 0 };
+
+	t->calls++;
+	t->told = *claim;
+	t->lease_then = get_key(t->other, &kv, "%s/n1", t->other->prefix) ? kv.lease : 0;
+	return t->answer ? err_set(err, t->answer, "disk full") : 0;
+}
+
+static void a_new_lease_is_told_before_the_keys_move(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	auto_(store_close) struct store *other = open_store(*state, NULL);
+	struct store_claim_request req = request("n1");
+	struct promise_test t = { .other = other };
+	struct store_claim first, second;
+	struct err err = ERR_INIT;
+
+	req.on_lease = on_lease;
+	req.arg = &t;
+	SHOULD_WORK(store_claim(s, &req, false, &first, &err), &err);
+	assert_int_equal(t.calls, 1);
+	assert_int_equal(t.lease_then, 0);
+	assert_int_equal(t.told.sent_boot_ns, first.sent_boot_ns);
+	SHOULD_WORK(store_claim(s, &req, false, &first, &err), &err);
+	assert_int_equal(t.calls, 1);
+	req.ttl_s = 30;
+	SHOULD_WORK(store_claim(s, &req, false, &second, &err), &err);
+	assert_int_equal(t.calls, 2);
+	assert_int_equal((uint64_t)t.lease_then, first.lease);
+	assert_int_equal(t.told.ttl_s, 30);
+	/* A promise that cannot be shortened keeps the claim where it is. */
+	req.ttl_s = 20;
+	t.answer = -ENOSPC;
+	assert_int_equal(store_claim(s, &req, false, &first, &err), -ENOSPC);
+	assert_string_equal(err.text, "disk full");
+	check_keys(s, "n1", &second);
+	SHOULD_WORK(store_renew(s, &second, &err), &err);
+}
+
+static void nodes_agree_on_the_network(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	struct store_claim_request req = request("n2");
+	auto_kv kv = { .lease = 0 };
+	auto_kv later = { .lease = 0 };
+	struct err err = ERR_INIT;
+	struct store_claim c;
+	char key[ETCD_KEY_MAX];
+
+	(void)claim(s, "n1");
+	assert_true(get_key(s, &kv, "%s-network", s->prefix));
+	assert_string_equal(kv.value.data,
+			    "{\"version\":1,\"subnet\":\"10.2.0.0/16\",\"margin\":8}");
+	assert_int_equal(kv.lease, 0);
+	req.network = &small;
+	assert_int_equal(store_claim(s, &req, false, &c, &err), -EDOM);
+	assert_non_null(strstr(err.text, "IP_SUBNET=10.3.0.0/26 and IP_SUBNET_MARGIN=4"));
+	assert_non_null(strstr(err.text, "the cluster 10.2.0.0/16 and 8"));
+	assert_false(get_key(s, &later, "%s/n2", s->prefix));
+	(void)claim(s, "n2");
+	assert_true(get_key(s, &later, "%s-network", s->prefix));
+	assert_int_equal(later.mod_revision, kv.mod_revision);
+	(void)snprintf(key, sizeof(key), "%s-network", s->prefix);
+	static const char *const garbage[] = {
+		"",
+		"{",
+		"[]",
+		"{\"version\":1}",
+		"{\"version\":2,\"subnet\":\"10.2.0.0/16\",\"margin\":8}",
+		"{\"version\":1,\"subnet\":\"10.2.0.1/16\",\"margin\":8}",
+		"{\"version\":1,\"subnet\":\"10.2.0.0/16\",\"margin\":-8}",
+		"{\"version\":1,\"subnet\":\"10.2.0.0/16\",\"margin\":80}",
+	};
+	req = request("n3");
+	for (size_t i = 0; i < countof(garbage); i++) {
+		set_key(s, key, garbage[i]);
+		assert_int_equal(store_claim(s, &req, false, &c, &err), -EPROTO);
+		assert_non_null(strstr(err.text, key));
+	}
+	assert_false(get_key(s, &later, "%s/n3", s->prefix));
+	set_key(s, key, NULL);
+	(void)claim(s, "n3");
+}
+
+static void a_bare_record_over_ours_does_not_move_us(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	struct store_claim_request req = request("n1");
+	struct store_claim first = claim(s, "n1"), again;
+	struct err err = ERR_INIT;
+
+	set_record(s, "n1", "10.2.200.0/24");
+	req.preferred = &first.subnet;
+	SHOULD_WORK(store_claim(s, &req, true, &again, &err), &err);
+	assert_int_equal(prefix_cmp(&again.subnet, &first.subnet), 0);
+	check_keys(s, "n1", &again);
+}
+
 /* -- lost answers ---------------------------------------------------------------------- */
 
 /* Stands between store and etcd and swallows the answer of the first transaction that compares. */
@@ -505,6 +646,10 @@ int main(void)
 		CLAIM_TEST(garbage_in_the_nodes_own_record_is_overwritten),
 		CLAIM_TEST(a_release_leaves_the_keys_of_others),
 		CLAIM_TEST(a_claim_whose_answer_was_lost_stands),
+		CLAIM_TEST(a_claim_is_read_back),
+		CLAIM_TEST(a_new_lease_is_told_before_the_keys_move),
+		CLAIM_TEST(nodes_agree_on_the_network),
+		CLAIM_TEST(a_bare_record_over_ours_does_not_move_us),
 	};
 
 	return cmocka_run_group_tests(tests, setup, etcd_teardown);

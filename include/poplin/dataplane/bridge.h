@@ -13,13 +13,17 @@ struct bridge {
 	const char *name;
 	struct prefix subnet; /* the node's */
 	struct prefix pods;   /* the cluster's pod network, which subnet lies in */
+	/* Subnets of pods that outlived the claim to them: their gateways stay. Borrowed. */
+	const struct prefix *kept;
+	unsigned nkept;
 	unsigned mtu;
 };
 
 /*
  * Makes the bridge what it should be, or creates it: fixed MAC derived from the subnet, so that it
- * does not follow the lowest port and break flows; MTU; the gateway address (first host of the
- * subnet), and no other address of the pod network (of a subnet held before); up; forwarding on,
+ * does not follow the lowest port and break flows, and left alone when it is that of a subnet held
+ * before, which pods know; MTU; the gateway addresses (first host of the subnet and of each kept
+ * one), and no other address of the pod network; up; forwarding on,
  * the node's and the bridge's own.
  * Only what differs is touched. *ret_changed says whether anything was. Returns the bridge's index,
  * or a negative errno; -EEXIST: a link of that name is not a bridge.

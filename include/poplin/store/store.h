@@ -86,7 +86,8 @@ struct store_claim {
 	struct prefix subnet;
 	int64_t ttl_s;	      /* as the store granted it, which may be more than was asked for */
 	int64_t sent_boot_ns; /* clock_boot_ns() before the grant or renewal that counts was sent */
-	uint64_t lease;	      /* the store's handle of the lease; opaque here */
+	/* Handles of the store, opaque here: of the lease, and of what was put. */
+	uint64_t lease, record_version, subnet_version;
 };
 
 struct store_claim_request {
@@ -95,6 +96,12 @@ struct store_claim_request {
 	const struct record *record;	/* its subnets are filled in by the claim */
 	const struct prefix *preferred; /* subnet to take if it is free; may be NULL */
 	int64_t ttl_s;
+	/*
+	 * Called, if not NULL, before the claim is moved to a new lease: the last moment to promise
+	 * no more than that one will keep. A negative return ends the claim.
+	 */
+	int (*on_lease)(const struct store_claim *claim, void *arg, struct err *err);
+	void *arg;
 };
 
 /*
@@ -103,7 +110,8 @@ struct store_claim_request {
  * nothing rewritten unless the record or the TTL differs); otherwise the preferred subnet if it is
  * free, otherwise the first free one from our ticket on. -ENOSPC: no subnet is free. -EEXIST:
  * another machine holds this node name and is alive. -EADDRINUSE: a preferred subnet was demanded
- * (`only_preferred`) and somebody else holds it.
+ * (`only_preferred`) and somebody else holds it. -EDOM: the cluster's network, which the
+ * first node of all wrote, is another than req->network; both stand in the text.
  */
 int store_claim(struct store *s, const struct store_claim_request *req, bool only_preferred,
 		struct store_claim *ret, struct err *err);
@@ -113,6 +121,13 @@ int store_claim(struct store *s, const struct store_claim_request *req, bool onl
  * without a TTL).
  */
 int store_renew(struct store *s, struct store_claim *claim, struct err *err);
+
+/*
+ * Reads back whether the claim stands as it was put, by one short request: a renewal alone tells
+ * nothing of the keys. -ENOENT: it does not, so claim again.
+ */
+int store_verify(struct store *s, const char *node, const struct store_claim *claim,
+		 struct err *err);
 
 /*
  * Gives the node's subnet back, by its name: the lease that its record hangs on is revoked, and
@@ -134,6 +149,7 @@ struct store_change {
 	const char *value; /* not NUL-terminated; NULL: the record is gone */
 	size_t len;
 	uint64_t order;
+	uint64_t version; /* of the record, as in struct store_claim; other with each write */
 };
 
 struct store_handler {

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "promise.h"
+
+#include <string.h>
+
+#include "poplin/base/log.h"
+
+void promise_recall(struct promise *p, const char *dir, const char *node,
+		    const struct network *network)
+{
+	char boot[NODESTATE_BOOT_MAX];
+	struct nodestate state;
+	uint32_t index;
+
+	p->dir = dir;
+	nodestate_this_boot(boot);
+	if (nodestate_read(dir, &state, NULL) < 0 || strcmp(state.node, node) != 0 ||
+	    !network_index(network, &state.subnet, &index))
+		state = (struct nodestate){ .subnet.addr.family = AF_UNSPEC, .fence = true };
+	else if (strcmp(state.boot, boot) != 0)
+		state.lease_deadline_ns = 0;
+	strlcpy(state.node, node, sizeof(state.node));
+	strlcpy(state.boot, boot, sizeof(state.boot));
+	p->said = state;
+}
+
+int promise_say(struct promise *p, const struct prefix *subnet, int64_t deadline_ns, bool drained,
+		struct err *err)
+{
+	struct nodestate state = p->said;
+	int r;
+
+	if (subnet->addr.family == AF_UNSPEC)
+		return 0; /* there is nothing to say anything of */
+	state.subnet = *subnet;
+	state.lease_deadline_ns = deadline_ns;
+	state.drained = drained;
+	r = nodestate_write(p->dir, &state, err);
+	if (r == 0)
+		p->said = state;
+	return r;
+}
+
+void promise_try(struct promise *p, const struct prefix *subnet, int64_t deadline_ns, bool drained)
+{
+	struct err err = ERR_INIT;
+
+	if (promise_say(p, subnet, deadline_ns, drained, &err) < 0)
+		log_error("cannot publish the lease to the CNI plugin" KV("error", "%s"), err.text);
+}
+
+void promise_set_fence(struct promise *p, bool fence)
+{
+	if (p->said.fence == fence)
+		return;
+	p->said.fence = fence;
+	promise_try(p, &p->said.subnet, p->said.lease_deadline_ns, p->said.drained);
+}
