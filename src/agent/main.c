@@ -16,7 +16,7 @@ enum exit_status { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_WRONG = 2 };
 
 struct options {
 	const char *config; /* NULL: the default file, if there is one */
-	bool check, release, cleanup;
+	bool check, release, force, cleanup;
 };
 
 static void usage(FILE *out)
@@ -27,6 +27,7 @@ static void usage(FILE *out)
 		     "  --config FILE   settings, as NAME=value lines [" DEFAULT_CONFIG_FILE "]\n"
 		     "  --check-config  check the settings, print them, and exit\n"
 		     "  --release       give this node's subnet back, and exit\n"
+		     "  --force         with --release: though pods hold addresses\n"
 		     "  --cleanup       remove everything of poplin's from this node, and exit\n"
 		     "  --help          print this text and exit\n"
 		     "  --version       print the version and exit\n"
@@ -38,11 +39,12 @@ static void usage(FILE *out)
 /* Returns true to go on, or false with *ret_status to exit with. */
 static bool parse_options(int argc, char **argv, struct options *ret, int *ret_status)
 {
-	enum { CONFIG = 1, CHECK, RELEASE, CLEANUP, HELP, VERSION_ };
+	enum { CONFIG = 1, CHECK, RELEASE, FORCE, CLEANUP, HELP, VERSION_ };
 	static const struct option table[] = {
 		{ "config", required_argument, NULL, CONFIG },
 		{ "check-config", no_argument, NULL, CHECK },
 		{ "release", no_argument, NULL, RELEASE },
+		{ "force", no_argument, NULL, FORCE },
 		{ "cleanup", no_argument, NULL, CLEANUP },
 		{ "help", no_argument, NULL, HELP },
 		{ "version", no_argument, NULL, VERSION_ },
@@ -62,6 +64,9 @@ static bool parse_options(int argc, char **argv, struct options *ret, int *ret_s
 		case RELEASE:
 			ret->release = true;
 			break;
+		case FORCE:
+			ret->force = true;
+			break;
 		case CLEANUP:
 			ret->cleanup = true;
 			break;
@@ -78,6 +83,11 @@ static bool parse_options(int argc, char **argv, struct options *ret, int *ret_s
 	}
 	if (ret->check && (ret->release || ret->cleanup)) {
 		fprintf(stderr, "poplind: --check-config stands alone (poplind --help)\n");
+		*ret_status = EXIT_WRONG;
+		return false;
+	}
+	if (ret->force && !ret->release) {
+		fprintf(stderr, "poplind: --force goes with --release (poplind --help)\n");
 		*ret_status = EXIT_WRONG;
 		return false;
 	}
@@ -117,7 +127,7 @@ static int maintain(const struct options *options, const struct settings *s)
 		return fail(&err);
 	if (options->cleanup && maintain_cleanup(s, &err) < 0)
 		status = EXIT_FAILED; /* told already */
-	if (options->release && maintain_release(s, &err) < 0)
+	if (options->release && maintain_release(s, options->force, &err) < 0)
 		status = fail(&err);
 	return status;
 }

@@ -2,15 +2,18 @@
 #include "maintain.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 
 #include "cniconf.h"
+#include "leftovers.h"
 #include "node.h"
 #include "poplin/base/file.h"
 #include "poplin/base/log.h"
 #include "poplin/dataplane/bridge.h"
 #include "poplin/dataplane/routes.h"
+#include "poplin/model/drain.h"
 #include "poplin/model/nodestate.h"
 #include "poplin/store/store.h"
 
@@ -24,7 +27,33 @@ static int forget_state(const struct settings *s, struct err *err)
 	return file_remove(path, err);
 }
 
-int maintain_release(const struct settings *s, struct err *err)
+/* Closed first, then counted, as the agent does it (lease.c); opened again when it is refused. */
+static int close_node(const struct settings *s, bool force, struct err *err)
+{
+	const struct prefix none = { .addr.family = AF_UNSPEC };
+	struct nodestate before;
+	bool known = nodestate_read(s->state_dir, &before, NULL) == 0;
+	char ipam_dir[PATH_MAX];
+	struct leftovers pods;
+	int r = forget_state(s, err);
+
+	if (r < 0 || force)
+		return r;
+	if (snprintf(ipam_dir, sizeof(ipam_dir), "%s/ipam/%s", s->state_dir, s->cni_name) >=
+	    (int)sizeof(ipam_dir))
+		return err_errno(err, -ENAMETOOLONG, "%s", s->state_dir);
+	r = leftovers_find(ipam_dir, &s->network, &none, &pods, err);
+	if (r < 0 || !pods.pods)
+		return r;
+	if (known && nodestate_write(s->state_dir, &before, NULL) < 0)
+		log_warn("the node stays closed for new pods until poplind runs");
+	return err_set(err, -EBUSY,
+		       "%" PRIu64 " pods of this node hold addresses: the subnet is not given "
+		       "back without --force",
+		       pods.pods);
+}
+
+int maintain_release(const struct settings *s, bool force, struct err *err)
 {
 	struct store_config config = {
 		.prefix = s->etcd_prefix,
@@ -38,7 +67,7 @@ int maintain_release(const struct settings *s, struct err *err)
 	settings_access(s, &config.access);
 	r = node_machine(machine, err);
 	if (r == 0)
-		r = forget_state(s, err);
+		r = close_node(s, force, err);
 	if (r == 0)
 		r = store_open(&store, &config, err);
 	if (r < 0)
@@ -82,6 +111,8 @@ static int remove_state(const struct settings *s, struct netlink *nl, struct err
 	char path[PATH_MAX];
 	int r = forget_state(s, err);
 
+	if (r == 0)
+		r = drain_remove(s->state_dir, err);
 	if (r < 0)
 		return r;
 	if (snprintf(path, sizeof(path), "%s/ipam/%s", s->state_dir, s->cni_name) >=

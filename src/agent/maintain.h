@@ -8,8 +8,11 @@
 
 #include "settings.h"
 
-/* --release: the record and the subnet's key go from the store. Having none is fine. */
-int maintain_release(const struct settings *s, struct err *err);
+/*
+ * --release: the record and the subnet's key go from the store. Having none is fine. -EBUSY: pods
+ * hold addresses, and it is not to be forced.
+ */
+int maintain_release(const struct settings *s, bool force, struct err *err);
 /*
  * --cleanup: CNI configuration, plugin, routes, nexthops, bridge, pods' links and state go from the
  * node; the record in the store stays. Goes on after a failure; the first one is returned.

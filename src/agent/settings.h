@@ -91,7 +91,7 @@
 	  "where metrics, health and status are served over HTTP; port 0: any free one")           \
 	X(LOG_LEVEL, LEVEL, log_level, "info", 0, 0, true, "the least that is logged")             \
 	X(LOG_FORMAT, FORMAT, log_format, "text", 0, 0, true, "form of the log lines")             \
-	X(STATE_DIR, FOLDER, state_dir, "/run/poplin", 1, 200, false,                              \
+	X(STATE_DIR, FOLDER, state_dir, DEFAULT_STATE_DIR, 1, 200, false,                          \
 	  "folder of the node's state; best on a tmpfs, as nothing in it outlives a boot")
 
 enum setting {

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,46 +18,57 @@
 #include "commands.h"
 
 #define ADDRESS_VARIABLE "METRICS_ADDRESS"
+#define STATE_VARIABLE	 "STATE_DIR"
 #define ADDRESS_MAX	 64
 #define TIMEOUT_MS	 10000
 
 enum { EXIT_USAGE = 2 };
 
+/* Either shows what the agent answers for path, or does something. */
 static const struct command {
 	const char *name;
 	const char *path;
 	int (*print)(const json_t *root, FILE *out);
+	int (*act)(const struct ctl *ctl, struct err *err);
 	const char *help;
 } commands[] = {
-	{ "status", "/status", command_status, "this node: lease, store, bridge, numbers" },
-	{ "peers", "/status/peers", command_peers, "the other nodes and what was made of them" },
-	{ "routes", "/status/routes", command_routes, "routes to the other nodes' pods" },
-	{ "pods", "/status/pods", command_pods, "addresses held by this node's pods" },
+	{ "status", "/status", command_status, NULL, "this node: lease, store, bridge, numbers" },
+	{ "peers", "/status/peers", command_peers, NULL,
+	  "the other nodes and what was made of them" },
+	{ "routes", "/status/routes", command_routes, NULL, "routes to the other nodes' pods" },
+	{ "pods", "/status/pods", command_pods, NULL, "addresses held by this node's pods" },
+	{ "release", "/status", NULL, command_release, "drain this node: give its subnet back" },
+	{ "resume", "/status", NULL, command_resume, "let a drained node claim a subnet again" },
 };
 
 struct options {
 	char address[ADDRESS_MAX];
 	const char *config; /* NULL: the default file, which may be missing */
-	bool json;
+	char state_dir[PATH_MAX];
+	bool json, force;
 	const struct command *command;
 };
 
 static void usage(FILE *out)
 {
 	fprintf(out, "Usage: poplinctl [OPTION]... COMMAND\n"
-		     "Looks inside the poplin agent of this node.\n\nCommands:\n");
+		     "Looks inside the poplin agent of this node, and drains the node.\n\n"
+		     "Commands:\n");
 	for (size_t i = 0; i < countof(commands); i++)
 		fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].help);
 	fprintf(out,
 		"\nOptions:\n"
 		"  -a, --address HOST:PORT  where the agent listens\n"
-		"  -c, --config FILE        file to look " ADDRESS_VARIABLE " up in\n"
+		"  -c, --config FILE        file to look settings up in\n"
 		"                           [" DEFAULT_CONFIG_FILE "]\n"
+		"  -f, --force              release though pods hold addresses\n"
 		"  -j, --json               print the agent's JSON\n"
 		"  -h, --help               print this\n"
 		"  -V, --version            print the version\n\n"
 		"Without --address: " ADDRESS_VARIABLE " of the environment, then of the file,\n"
-		"then " DEFAULT_METRICS_ADDRESS ".\n");
+		"then " DEFAULT_METRICS_ADDRESS ". release and resume write in " STATE_VARIABLE
+		", which is\n"
+		"looked up likewise [" DEFAULT_STATE_DIR "].\n");
 }
 
 static int complain(const char *text)
@@ -132,6 +144,34 @@ static int address_find(const char *config, char ret[static ADDRESS_MAX], struct
 	return 0;
 }
 
+/* -- the agent's folder ---------------------------------------------------- */
+
+static int on_state_dir(const char *name, const char *value, unsigned line, void *arg,
+			struct err *err)
+{
+	if (strcmp(name, STATE_VARIABLE) == 0)
+		strlcpy(arg, value, PATH_MAX);
+	return 0;
+}
+
+static int state_dir_find(const char *config, char ret[static PATH_MAX], struct err *err)
+{
+	const char *text = getenv(STATE_VARIABLE);
+	const char *file = config ? config : DEFAULT_CONFIG_FILE;
+	int r;
+
+	if (text && *text) {
+		strlcpy(ret, text, PATH_MAX);
+		return 0;
+	}
+	r = envfile_read(file, on_state_dir, ret, err);
+	if (r < 0 && (config || r != -ENOENT))
+		return err_wrap(err, r, "%s", file);
+	if (ret[0] == '\0')
+		strlcpy(ret, DEFAULT_STATE_DIR, PATH_MAX);
+	return 0;
+}
+
 /* -- the question ---------------------------------------------------------- */
 
 static int fetch(const struct options *o, struct http_response *ret, struct err *err)
@@ -183,6 +223,40 @@ static int print(const struct options *o, const struct buf *body)
 	return EXIT_SUCCESS;
 }
 
+/* -- what is more than a question ------------------------------------------ */
+
+static int ask(void *arg, json_t **ret, struct err *err)
+{
+	struct http_response response = { .status = 0, .body = BUF_INIT };
+	int r = fetch(arg, &response, err);
+
+	if (r == 0) {
+		*ret = json_loadb(response.body.data ? response.body.data : "", response.body.len,
+				  JSON_REJECT_DUPLICATES, NULL);
+		if (!*ret)
+			r = err_set(err, -EPROTO, "the answer is not JSON: is this poplin's port?");
+	}
+	buf_done(&response.body);
+	return r;
+}
+
+static int act(struct options *o)
+{
+	const struct ctl ctl = {
+		.ask = ask,
+		.arg = o,
+		.state_dir = o->state_dir,
+		.force = o->force,
+	};
+	struct err err = ERR_INIT;
+
+	if (state_dir_find(o->config, o->state_dir, &err) < 0) {
+		complain(err.text);
+		return EXIT_USAGE;
+	}
+	return o->command->act(&ctl, &err) < 0 ? complain(err.text) : EXIT_SUCCESS;
+}
+
 /* -- command line ---------------------------------------------------------- */
 
 /* Returns 0, or the exit status + 1 when the program ends here. */
@@ -191,6 +265,7 @@ static int parse(int argc, char **argv, struct options *o)
 	static const struct option longs[] = {
 		{ "address", required_argument, NULL, 'a' },
 		{ "config", required_argument, NULL, 'c' },
+		{ "force", no_argument, NULL, 'f' },
 		{ "json", no_argument, NULL, 'j' },
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
@@ -199,7 +274,7 @@ static int parse(int argc, char **argv, struct options *o)
 	struct err err = ERR_INIT;
 	int c;
 
-	while ((c = getopt_long(argc, argv, "a:c:jhV", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "a:c:fjhV", longs, NULL)) != -1) {
 		switch (c) {
 		case 'a':
 			if (address_set(optarg, o->address, &err) == 0)
@@ -208,6 +283,9 @@ static int parse(int argc, char **argv, struct options *o)
 			return EXIT_USAGE + 1;
 		case 'c':
 			o->config = optarg;
+			break;
+		case 'f':
+			o->force = true;
 			break;
 		case 'j':
 			o->json = true;
@@ -249,6 +327,8 @@ int main(int argc, char **argv)
 		complain(err.text);
 		return EXIT_USAGE;
 	}
+	if (options.command->act)
+		return act(&options);
 	if (fetch(&options, &response, &err) < 0) {
 		fprintf(stderr,
 			"poplinctl: no good answer from the agent at %s: %s\n"

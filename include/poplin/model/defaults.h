@@ -5,5 +5,6 @@
 
 #define DEFAULT_CONFIG_FILE	SYSCONFDIR "/poplin/poplin.conf" /* configure: /etc */
 #define DEFAULT_METRICS_ADDRESS "127.0.0.1:9476"
+#define DEFAULT_STATE_DIR	"/run/poplin"
 
 #endif

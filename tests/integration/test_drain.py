@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Giving a subnet back: by poplinctl while the agent runs, by poplind while it does not."""
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cluster import ENVIRONMENT, CniError, wait_for
+
+
+def ctl(node, *args):
+    return subprocess.run([str(a) for a in node.argv("poplinctl", "--config", node.config, *args)],
+                          check=False, text=True, capture_output=True, timeout=60,
+                          env=ENVIRONMENT)
+
+
+def wish(node):
+    return Path(node.settings["STATE_DIR"]) / "drain"
+
+
+def attach_refused(node, name, says):
+    pod = node.pod(name, attach=False)
+    with pytest.raises(CniError, match=says) as error:
+        pod.attach()
+    assert error.value.code == 11
+    return pod
+
+
+def test_a_node_is_drained_and_comes_back(make_cluster):
+    # Two subnets, so that the heir gets ours. A minute's lease: nothing runs out by itself.
+    cluster = make_cluster(LEASE_TTL=60, IP_SUBNET="10.2.0.0/28", IP_SUBNET_MARGIN=1)
+    first, other = cluster.start_nodes(2)
+    subnet = first.subnet
+    other.wait_routes({subnet: first.address})
+    result = ctl(first, "release")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "drained" in result.stdout
+    assert not [k for k in cluster.get("/poplin/nodes") if "n1" in k or "10.2.0" in k and
+                cluster.get()[k] == "n1"]
+    other.wait_routes({}, 5)
+    late = attach_refused(first, "late", "drained.*resume")
+    assert first.http("/readyz")[0] == 503 and first.http("/healthz")[0] == 200
+    shown = first.poplinctl("status")
+    assert "drained" in shown
+    assert first.status()["subnet"] is None
+    wait_for(lambda: not first.ip_json("link", "show", "poplin0"), "the bridge to go")
+    # It stays so over a restart, and again is fine.
+    first.stop()
+    first.start()
+    wait_for(lambda: first.status().get("drain", {}).get("state") == "drained", "it to be drained")
+    assert ctl(first, "release").returncode == 0
+    assert "/poplin/nodes/n1" not in cluster.get()
+    # Whoever needs the subnet has it at once, and this node reaches it.
+    heir = cluster.node().start(ready=True)
+    assert heir.subnet == subnet
+    first.wait_routes({subnet: heir.address, other.subnet: other.address})
+    other.stop()
+    other.poplind("--release")
+    result = ctl(first, "resume")
+    assert (result.returncode, result.stderr) == (0, "")
+    first.wait_ready()
+    assert first.subnet not in (None, subnet)
+    late.attach()
+    assert late.ping(heir.pod("p").address)
+    assert not wish(first).exists()
+
+
+def test_pods_keep_a_node_from_being_drained_unless_forced(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60)
+    first, other = cluster.start_nodes(2)
+    subnet = first.subnet
+    pod = first.pod("busy")
+    result = ctl(first, "release")
+    assert result.returncode == 1
+    assert "refused: 1 pods of this node hold addresses (see --force)" in result.stderr
+    assert not wish(first).exists()
+    assert first.ready() and first.subnet == subnet
+    assert "/poplin/nodes/n1" in cluster.get()
+    first.pod("second")
+    assert ctl(first, "release", "--force").returncode == 0
+    other.wait_routes({}, 5)
+    attach_refused(first, "late", "drained")
+    # Its pods live on among themselves, until they are gone.
+    assert pod.ping(first.pods[1].address)
+    assert first.metric("poplin_pods_cut_off") == 2
+    first.stop()
+    first.start()
+    wait_for(lambda: first.status().get("drain", {}).get("state") == "drained", "it to be drained")
+    assert pod.ping(first.pods[1].address)
+    for each in first.pods[:2]:
+        each.detach()
+    wait_for(lambda: not first.ip_json("link", "show", "poplin0"), "the bridge to go")
+    assert ctl(first, "resume").returncode == 0
+    first.wait_ready()
+
+
+def test_draining_without_etcd_is_done_when_it_is_back(make_cluster):
+    cluster = make_cluster(LEASE_TTL=30)
+    first, = cluster.start_nodes(1)
+    cluster.stop_etcd()
+    wish(first).write_text("\n")
+    first.wait_log("cannot give the subnet back", 40)
+    attach_refused(first, "late", "drained")
+    assert first.status()["drain"]["state"] == "waiting"
+    cluster.start_etcd()
+    wait_for(lambda: first.status()["drain"]["state"] == "drained", "it to be drained", 40)
+    assert "/poplin/nodes/n1" not in cluster.get()
+
+
+def test_no_agent_no_drain(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60)
+    first, = cluster.start_nodes(1)
+    pod = first.pod("busy")
+    first.stop()
+    result = ctl(first, "release")
+    assert result.returncode == 1 and "poplind --release" in result.stderr
+    assert not wish(first).exists()
+    result = first.poplind("--release", check=False)
+    assert result.returncode == 1 and "1 pods of this node hold addresses" in result.stderr
+    assert "/poplin/nodes/n1" in cluster.get()
+    first.pod("still-served")
+    first.poplind("--release", "--force")
+    assert "/poplin/nodes/n1" not in cluster.get()
+    attach_refused(first, "late", "no subnet")
+    pod.detach()
+    assert first.poplind("--force", check=False).returncode == 2
