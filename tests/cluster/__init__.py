@@ -74,6 +74,7 @@ class Cluster:
         self.nodes = {}
         self.switch = f"{self.prefix}-switch"
         self.members = [Member(self, i) for i in range(members)]
+        self.speaker = self.members[-1]  # whom put(), get() and their like ask
         self.helpers = []
         self.ports = 0
         try:
@@ -140,8 +141,8 @@ class Cluster:
 
     @property
     def store(self):
-        """The namespace that the commands below run in: the last member's."""
-        return self.members[-1].namespace
+        """The namespace that the commands below run in."""
+        return self.speaker.namespace
 
     def start_etcd(self, wipe=False, more_urls=()):
         for member in self.members:
