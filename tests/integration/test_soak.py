@@ -24,7 +24,7 @@ class History:
 
     def __init__(self):
         self.lines = []
-        self.add("begin", 0)
+        self.add("begin", 0, ttl_s=5)
         for n in 1, 2, 3:
             self.add("agent", 0.1, op="start", node=f"n{n}", name=f"n{n}", pid=n,
                      address=f"172.30.10.{n}")
@@ -155,6 +155,41 @@ def test_a_revoked_lease_is_nobodys_fault(h):
     for n, was, now in (1, 2, 2), (1, 3, 3):
         h.route(13.2, n, "add", now, via=5 - was)
     assert h.end(subnets={1: 1, 2: 3, 3: 2}).broken() == []
+
+
+def early_end(h, stopped_at):
+    """A member sleeps, and a record goes though its lease was renewed a second before."""
+    h.fault(stopped_at, stopped_at + 4, "stop member", "m1")
+    h.state(20, 3, until=24.9)
+    h.delete(21, 3)
+    h.route(21.1, 1, "del", 3)
+    h.route(21.1, 2, "del", 3)
+    h.state(21.5, 3, until=0)
+    h.put(22, 3)
+    h.route(22.1, 1, "add", 3)
+    h.route(22.1, 2, "add", 3)
+    return h.end(t=90)
+
+
+def test_a_word_that_etcd_breaks_after_a_sleep_is_not_the_nodes_fault(h):
+    assert early_end(h, stopped_at=10).broken() == []
+
+
+def test_without_a_sleep_it_is(h):
+    assert early_end(h, stopped_at=2).broken() == ["fence"]
+
+
+def test_a_sleep_excuses_no_deadline_that_is_too_late(h):
+    # The lease ran out in its time: the file is from 4 s before that, its deadline is wrong.
+    h.fault(10, 14, "stop member", "m1")
+    h.state(11, 3, until=20)
+    h.delete(15.5, 3)
+    h.route(15.6, 1, "del", 3)
+    h.route(15.6, 2, "del", 3)
+    h.put(22, 3)
+    h.route(22.1, 1, "add", 3)
+    h.route(22.1, 2, "add", 3)
+    assert h.end().broken() == ["fence"]
 
 
 # -- one holder, and the fence ----------------------------------------------------------

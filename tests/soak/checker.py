@@ -24,7 +24,9 @@ sent, and not after the first of the recorder's watches told it. A rule is broke
 broken for sure.
 
 A lease that an administrator revokes is nobody's fault: what was usable by it counts as unusable
-from then on. A removed route counts as the effect of the record's absence if the absence ended not
+from then on. The same holds where etcd breaks its own word, which it does after members were stopped
+(etcd#15247): a record went within ten seconds after that, although the node had an answer to a
+renewal so short before that the lease cannot have run out. Those are counted. A removed route counts as the effect of the record's absence if the absence ended not
 long ago, or if the agent was behind (stopped, cut off, or etcd was disturbed) since before then;
 those are counted as "late".
 """
@@ -37,6 +39,8 @@ from dataclasses import dataclass, field
 
 S = 1_000_000_000
 RECORDS = "/poplin/nodes/"
+BROKEN_WORD_NS = 10 * S  # after a member was stopped; etcd's requests live for 7 s
+RENEWAL_NS = 3 * S // 2  # at most, from its sending to the state file
 IN_FLIGHT_NS = 2 * S  # from a change in etcd to the kernel's notification, on a busy machine
 BEHIND_NS = 35 * S  # after a fault: a silent member is noticed within 30 s
 NEVER = 1 << 63
@@ -184,11 +188,31 @@ class Checker:
     def revoked(self):
         """{name: presences} that ended since their lease was revoked."""
         leases = {line["lease"] for line in self.kinds["revoke"]}
+        written = defaultdict(list)
+        for line in self.kinds["state"]:
+            if line["subnet"]:
+                written[line.get("name", line["node"])].append(line["written"])
         void = defaultdict(list)
+        broken = 0
         for presence in self.presences:
-            if presence.lease in leases and presence.went.get("op") == "delete":
+            if presence.went.get("op") != "delete":
+                continue
+            released = any(abs(line["t"] - presence.went["t"]) < S and
+                           line["node"] == presence.name.split("-")[0]
+                           for line in self.kinds["release"])
+            if presence.lease in leases:
                 void[presence.name].append(presence)
+            elif not released and self.word_broken(presence.went["t"], written[presence.name]):
+                broken += 1
+                void[presence.name].append(presence)
+        self.figures["leases that etcd revoked against its word"] = broken
         return void
+
+    def word_broken(self, gone, written):
+        """written: when each of the node's state files was, all after the answer to a renewal."""
+        ttl = self.kinds["begin"][0]["ttl_s"] * S if self.kinds["begin"] else 0
+        return any(gone - ttl + RENEWAL_NS < w < gone for w in written) and any(
+            0 <= gone - end <= BROKEN_WORD_NS for _, end in self.windows({"stop member"}))
 
     def check_holder(self):
         by_subnet = defaultdict(list)
