@@ -478,6 +478,7 @@ static void stop(struct agent *a)
 	if (a->nl)
 		netlink_close(a->nl);
 	drain_close(&a->drain);
+	podgc_done(&a->podgc);
 	mem_close_cleanup(&a->event_fd);
 	mem_close_cleanup(&a->signal_fd);
 	mem_close_cleanup(&a->lock_fd);

@@ -18,6 +18,7 @@
 #include "monitor.h"
 #include "node.h"
 #include "peers.h"
+#include "podgc.h"
 #include "pool.h"
 #include "poplin/base/thread.h"
 #include "queue.h"
@@ -72,6 +73,7 @@ struct agent {
 	struct mutex lock;
 	/* Under lock: for the HTTP thread. */
 	struct node node;
+	struct podgc podgc; /* main thread */
 	bool bridge_stands, files_stand;
 	struct leftovers leftovers;
 	struct limits limits;	    /* as of the last look */

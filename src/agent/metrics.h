@@ -112,6 +112,8 @@ enum metric_restart {
 	X(CNI_DURATION, HISTOGRAM, "cni_duration_seconds", COMMAND, NONE,                          \
 	  "Duration of the CNI plugin's runs, without the start of its process.")                  \
 	X(IPAM_ADDRESSES, GAUGE, "ipam_addresses", NONE, NONE, "Pod addresses in use.")            \
+	X(IPAM_COLLECTED, COUNTER, "ipam_collected_total", NONE, NONE,                             \
+	  "Pod addresses released by the agent, as their pods were gone.")                         \
 	X(IPAM_CAPACITY, GAUGE, "ipam_capacity", NONE, NONE,                                       \
 	  "Pod addresses that the node's subnet has.")
 

@@ -191,6 +191,21 @@ static void look_at_limits(struct agent *a)
 	a->limits = limits;
 }
 
+/* What fails here is looked at again, and holds nothing else up. */
+static void collect_pods(struct agent *a)
+{
+	struct err err = ERR_INIT;
+	int n = podgc_look(&a->podgc, a->nl, a->ipam_dir, clock_ns(), &err);
+
+	for (int i = 0; i < n; i++)
+		metric_inc(METRIC_IPAM_COLLECTED);
+	if (n < 0)
+		log_limited(LOG_WARN,
+			    "cannot look for addresses of pods that are gone, ignoring" KV("error",
+											   "%s"),
+			    err.text);
+}
+
 static int reconcile_steps(struct agent *a, struct err *err)
 {
 	int r;
@@ -213,6 +228,7 @@ static int reconcile_steps(struct agent *a, struct err *err)
 	r = reconcile_bridge(a, err);
 	if (r < 0)
 		return err_wrap(err, r, "bridge %s", a->bridge_name);
+	collect_pods(a);
 	if (!first_sync_done(a))
 		return 0;
 	if (a->limits_due)

@@ -218,8 +218,8 @@ static int put_family(json_t *json, const char *key, const struct result *result
 
 static json_t *pair_form(const struct result *result)
 {
-	json_t *json =
-		json_pack("{ss s{}}", "cniVersion", cni_version_names[result->version], "dns");
+	json_t *json = json_pack("{ss so}", "cniVersion", cni_version_names[result->version], "dns",
+				 dns_json(result));
 
 	if (json && (put_family(json, "ip4", result, AF_INET) < 0 ||
 		     put_family(json, "ip6", result, AF_INET6) < 0)) {

@@ -393,6 +393,19 @@ bool ipam_holds(const struct ipam_pool *pool, const struct ipam_owner *owner)
 	       readlink(path, &byte, 1) == 1;
 }
 
+bool ipam_attachment(const char *dir, const struct ipam_owner *owner, uint64_t *ret)
+{
+	char name[OWNER_MAX], path[PATH_MAX];
+	struct stat st;
+
+	if (ledger_owner_name(owner, name, NULL) < 0 ||
+	    snprintf(path, sizeof(path), "%s/attachments/%s", dir, name) >= (int)sizeof(path) ||
+	    lstat(path, &st) < 0)
+		return false;
+	*ret = st.st_ino;
+	return true;
+}
+
 /* A container id has no colon, so the first one ends it. */
 static int tell(ipam_fn *fn, const struct addr *addr, char *owner, void *arg)
 {

@@ -122,6 +122,8 @@ bool ipam_holder(const char *dir, const struct addr *addr, char ret[static IPAM_
 int ipam_has_free(const struct ipam_pool *pool, struct err *err);
 /* Whether the owner has an attachment, complete or half made: one system call. */
 bool ipam_holds(const struct ipam_pool *pool, const struct ipam_owner *owner);
+/* The number of the owner's attachment, for ipam_collect(). False: there is none. */
+bool ipam_attachment(const char *dir, const struct ipam_owner *owner, uint64_t *ret);
 /* Calls fn for every address held, in no order; a negative return ends it. */
 typedef int ipam_fn(const struct addr *addr, const char *container, const char *interface,
 		    void *arg);
