@@ -59,6 +59,7 @@ static void on_synced(void *arg)
 	a->synced = true;
 	/* What is missing or stale in the kernel can be told from now on. */
 	(void)fib_queue_difference(a->fib, a->peers, a->queue);
+	snapshot_touch(a->snapshot);
 	event_ring(a->event_fd);
 }
 
@@ -66,7 +67,7 @@ static void on_drained(void *arg)
 {
 	struct agent *a = arg;
 
-	if (a->synced && !a->drained)
+	if ((a->synced || a->restored.nodes) && !a->drained)
 		event_ring(a->event_fd);
 }
 
@@ -264,6 +265,8 @@ static void on_key(const struct key *key, int64_t event_ns, bool gone, void *arg
 	struct agent *a = arg;
 	enum queue_class class = a->synced ? QUEUE_CHANGE : QUEUE_RESYNC;
 
+	if (a->synced)
+		snapshot_touch(a->snapshot);
 	if (gone)
 		queue_put_later(a->queue, key, class, event_ns, REMOVAL_DELAY_NS);
 	else
@@ -336,6 +339,30 @@ static int start_kernel_side(struct agent *a, struct err *err)
 	return monitor_start(&a->monitor, &monitor, err);
 }
 
+/* Before etcd was asked: what was known last. A damaged file costs nothing but a warning. */
+static int start_snapshot(struct agent *a, struct err *err)
+{
+	const struct snapshot_config config = {
+		.state_dir = a->settings->state_dir,
+		.node = a->node_name,
+		.machine = a->machine,
+		.prefix = a->settings->etcd_prefix,
+		.network = a->network,
+		.peers = a->peers,
+	};
+	struct err why = ERR_INIT;
+	int r = snapshot_start(&a->snapshot, &config, err);
+
+	if (r < 0)
+		return r;
+	r = snapshot_restore(&config, &a->restored, &why);
+	if (r == 0)
+		log_info("nodes restored from the snapshot" KV("nodes", "%zu"), a->restored.nodes);
+	else if (r != -ENOENT)
+		log_warn("the snapshot is not used, ignoring" KV("reason", "%s"), why.text);
+	return 0;
+}
+
 static struct store_config store_config(const struct agent *a)
 {
 	struct store_config config = {
@@ -378,6 +405,7 @@ static int start_lease(struct agent *a, struct err *err)
 		.record = { .address = a->node.address, .backend = BACKEND_HOST_GW },
 		.ttl_s = a->settings->lease_ttl_s,
 		.fence = a->settings->lease_fence,
+		.remembered = a->restored.own,
 		.on_change = ring,
 		.may_release = may_release,
 		.arg = a,
@@ -449,6 +477,8 @@ static int start(struct agent *a, struct err *err)
 	if (r == 0)
 		r = start_kernel_side(a, err);
 	if (r == 0)
+		r = start_snapshot(a, err);
+	if (r == 0)
 		r = start_lease(a, err);
 	return r < 0 ? r : start_http(a, err);
 }
@@ -462,6 +492,8 @@ static void stop(struct agent *a)
 		watcher_stop(a->watcher);
 	if (a->lease)
 		lease_stop(a->lease);
+	if (a->snapshot)
+		snapshot_stop(a->snapshot);
 	if (a->monitor)
 		monitor_stop(a->monitor);
 	if (a->resolver)

@@ -24,6 +24,7 @@
 #include "queue.h"
 #include "resolver.h"
 #include "settings.h"
+#include "snapshot.h"
 #include "status.h"
 #include "watcher.h"
 
@@ -50,7 +51,9 @@ struct agent {
 	/* Started by the main loop once the first claim was answered: see start_watcher(). */
 	struct watcher *_Atomic watcher;
 	struct lease *lease;
-	struct drain drain; /* of the main thread, but for its force */
+	struct snapshot *snapshot;
+	struct snapshot_restored restored; /* nodes 0: nothing was; never changes later */
+	struct drain drain;		   /* of the main thread, but for its force */
 	struct httpd *httpd;
 	struct status_source source;
 

@@ -16,6 +16,7 @@
 #include "poplin/model/drain.h"
 #include "poplin/model/nodestate.h"
 #include "poplin/store/store.h"
+#include "snapshot.h"
 
 /* Whoever gets the subnet next must not meet addresses that our plugin still gives out. */
 static int forget_state(const struct settings *s, struct err *err)
@@ -113,6 +114,11 @@ static int remove_state(const struct settings *s, struct netlink *nl, struct err
 
 	if (r == 0)
 		r = drain_remove(s->state_dir, err);
+	if (r < 0)
+		return r;
+	if (snprintf(path, sizeof(path), "%s/" SNAPSHOT_FILE, s->state_dir) >= (int)sizeof(path))
+		return err_errno(err, -ENAMETOOLONG, "%s", s->state_dir);
+	r = file_remove(path, err);
 	if (r < 0)
 		return r;
 	if (snprintf(path, sizeof(path), "%s/ipam/%s", s->state_dir, s->cni_name) >=

@@ -94,6 +94,8 @@ struct peer_view {
 	const struct prefix *subnets;
 	unsigned nsubnets;   /* 0 where the record could not be read */
 	struct addr address; /* AF_UNSPEC: none known */
+	uint64_t order;
+	bool bare; /* the record has no address: it is the resolver's */
 	enum peer_state state;
 	const char *reason; /* "" where there is none */
 };

@@ -77,6 +77,8 @@ static int show_locked(struct peers *p, const struct peer *peer,
 	char reason[REASON_MAX] = "";
 	struct peer_view view = {
 		.node = peer->name,
+		.order = peer->order,
+		.bare = peer->bare,
 		.subnets = subnets,
 		.nsubnets = peer->nclaims,
 		.state = state_of(p, peer),

@@ -77,6 +77,9 @@ static int plan_put(struct worker *worker, size_t item, const struct prefix *pre
 
 	if (replace && addr_cmp(&is->gateway, gateway) == 0)
 		return 0;
+	/* A snapshot is no newer than the route that is there. What a list says comes at its end. */
+	if (replace && !peers_complete(p->config.peers))
+		return 0;
 	r = plan_nexthop(worker, item, gateway);
 	if (r == 0)
 		r = fib_note(p->config.fib, prefix, FIB_OURS, gateway);

@@ -33,18 +33,42 @@ def test_etcd_restarts_and_everything_goes_on(make_cluster):
 
 
 def test_an_agent_that_starts_while_etcd_is_away_keeps_routes(make_cluster):
-    cluster = make_cluster(LEASE_TTL=30)
+    cluster = make_cluster(LEASE_TTL=20)
     first, second = cluster.start_nodes(2)
     expected = {second.subnet: second.address}
     config = first.plugin_config()
+    wait_for(lambda: "n2" in (first.dir / "run" / "snapshot").read_text(), "the snapshot")
     cluster.stop_etcd()
     first.kill()
+    # Routes that were lost meanwhile are restored from the snapshot.
+    first.ip("route", "del", *expected)
     first.start()
     first.wait_log("cannot (claim a subnet|renew the lease)")
-    assert first.routes() == expected
-    assert first.http("/readyz")[0] == 503
+    first.wait_routes(expected)
+    assert "from a snapshot" in first.http("/readyz")[1]
+    first.wait_ready()
     assert first.http("/healthz")[0] == 200
     assert first.plugin_config() == config
+    first.pod("served")
+    # But never beyond the lease's deadline.
+    wait_for(lambda: not first.ready(), "the deadline", 40)
+    late = first.pod("late", attach=False)
+    with pytest.raises(CniError, match="run out"):
+        late.attach()
+    # A damaged one is ignored, and so is one of another node: routes stay as they are.
+    first.kill()
+    path = first.dir / "run" / "snapshot"
+    good = path.read_text()
+    for bad in (good[:-20], good.replace("n2", "n9"), ""):
+        path.write_text(bad)
+        before = len(first.log())
+        first.start()
+        first.wait_log("the snapshot is not used", since=before)
+        assert first.http("/readyz")[0] == 503
+        assert first.routes() == expected
+        first.kill()
+    path.unlink()
+    first.start()
     cluster.start_etcd()
     first.wait_ready(40)
     assert first.routes() == expected

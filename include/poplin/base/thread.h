@@ -20,6 +20,7 @@
 	X(WATCHER, "watcher: endpoints and stop")                                                  \
 	X(POOL, "worker pool: number of workers")                                                  \
 	X(PEERS, "peers: the desired state")                                                       \
+	X(SNAPSHOT, "snapshot: whether there is something to write")                               \
 	X(RESOLVER, "resolver: names to look up")                                                  \
 	X(FIB, "fib: what the kernel has of ours")                                                 \
 	X(QUEUE, "work queue: keys")                                                               \
