@@ -67,7 +67,7 @@ static void on_drained(void *arg)
 {
 	struct agent *a = arg;
 
-	if ((a->synced || a->restored.nodes) && !a->drained)
+	if ((a->synced || a->remembers) && !a->drained)
 		event_ring(a->event_fd);
 }
 
@@ -356,6 +356,8 @@ static int start_snapshot(struct agent *a, struct err *err)
 	if (r < 0)
 		return r;
 	r = snapshot_restore(&config, &a->restored, &why);
+	a->remembers = r == 0 && a->restored.nodes;
+	event_ring(a->event_fd); /* the queue may be empty again by now */
 	if (r == 0)
 		log_info("nodes restored from the snapshot" KV("nodes", "%zu"), a->restored.nodes);
 	else if (r != -ENOENT)

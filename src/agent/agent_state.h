@@ -52,7 +52,7 @@ struct agent {
 	struct watcher *_Atomic watcher;
 	struct lease *lease;
 	struct snapshot *snapshot;
-	struct snapshot_restored restored; /* nodes 0: nothing was; never changes later */
+	struct snapshot_restored restored; /* set before the HTTP thread starts */
 	struct drain drain;		   /* of the main thread, but for its force */
 	struct httpd *httpd;
 	struct status_source source;
@@ -68,6 +68,7 @@ struct agent {
 	int64_t route_grace_ns;	  /* never changes */
 	_Atomic int64_t sweep_ns; /* when stale routes may go; 0: not known yet, or done */
 	_Atomic bool synced;	  /* peers agrees with a complete list */
+	_Atomic bool remembers;	  /* peers was filled from the snapshot */
 	_Atomic bool drained;	  /* since then the queue was empty once: every route was tried */
 	_Atomic bool dirty;	  /* somebody changed something of ours */
 	_Atomic bool rival;	  /* a record names our subnet: read ours back */

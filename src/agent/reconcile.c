@@ -162,7 +162,7 @@ static bool first_sync_done(struct agent *a)
 {
 	struct queue_stats queue;
 
-	if (!a->drained && (a->synced || a->restored.nodes)) {
+	if (!a->drained && (a->synced || a->remembers)) {
 		queue_stats(a->queue, &queue);
 		a->drained = queue.ready == 0 && queue.working == 0;
 	}

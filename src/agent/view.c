@@ -64,7 +64,7 @@ static void view_watcher(struct agent *a, struct status_view *v)
 		watcher_get(a->watcher, &watcher);
 	v->store_connected = watcher.connected;
 	v->store_last_change_ns = watcher.last_change_ns;
-	if (!a->synced && a->restored.nodes)
+	if (!a->synced && a->remembers)
 		status_view_warning(v, "the nodes are known from a snapshot that is %lld s old: %s",
 				    (long long)((clock_real_ns() - a->restored.real_ns) / NS_PER_S),
 				    watcher.problem[0] ? watcher.problem

@@ -45,8 +45,8 @@ def test_an_agent_that_starts_while_etcd_is_away_keeps_routes(make_cluster):
     first.start()
     first.wait_log("cannot (claim a subnet|renew the lease)")
     first.wait_routes(expected)
-    assert "from a snapshot" in first.http("/readyz")[1]
     first.wait_ready()
+    assert "from a snapshot" in first.http("/readyz")[1]
     assert first.http("/healthz")[0] == 200
     assert first.plugin_config() == config
     first.pod("served")
