@@ -367,6 +367,9 @@ static int merge_routes_locked(struct fib *f, const struct snapshot *s, uint64_t
 		n = find_locked(f, &s->routes[i].prefix);
 		if (n && n->stamp > began)
 			continue;
+		/* Ours stands behind a foreign one, which this dump leaves out: met anew below. */
+		if (n && n->state == FIB_FOREIGN)
+			continue;
 		if (note_locked(f, &s->routes[i].prefix, FIB_OURS, &s->routes[i].gateway) < 0)
 			return -ENOMEM;
 	}

@@ -110,8 +110,9 @@ static int plan_delete(struct worker *worker, size_t item, const struct prefix *
 	struct work *w = &worker->work;
 	size_t tag;
 
-	if (is->state == FIB_ABSENT || is->state == FIB_FOREIGN)
+	if (is->state == FIB_ABSENT)
 		return fib_note(p->config.fib, prefix, FIB_ABSENT, NULL);
+	/* FIB_FOREIGN: behind somebody else's route there may be one of ours. */
 	if (stays(worker, item))
 		return 0;
 	(void)fib_note(p->config.fib, prefix, FIB_ABSENT, NULL);
@@ -192,6 +193,9 @@ static int look_at_route(const struct route *r, void *arg)
 	struct addr gateway;
 
 	if (!at || r->metric != routes_metric(r->dst.addr.family))
+		return 0;
+	/* The kernel goes by the first of several, and that is what a replacement would replace. */
+	if (s->found[at - s->prefixes].state != FIB_ABSENT)
 		return 0;
 	if (routes_recognize(s->routes, r, &gateway))
 		s->found[at - s->prefixes] =

@@ -100,6 +100,37 @@ def test_a_foreign_route_in_the_place_of_ours_is_told_not_fought_and_ends(pair):
     assert route(first, second.subnet)["state"] == "installed"
 
 
+def test_a_foreign_route_before_ours_is_a_clash_and_is_never_replaced(pair):
+    """The kernel takes both, goes by the first one, and would replace that one too."""
+    first, second = pair
+    cluster, subnet, foreign = first.cluster, "10.2.200.0/24", f"{first.cluster.net}.0.9"
+    others = {second.subnet: second.address}
+
+    def put(address):
+        cluster.put("/poplin/nodes/made-up", record(subnet, address))
+    put(f"{cluster.net}.0.70")
+    first.wait_routes({**others, subnet: f"{cluster.net}.0.70"})
+    first.ip("route", "prepend", subnet, "via", foreign)
+    wait_for(lambda: (route(first, subnet) or {}).get("state") == "clash", "it to be told", 10)
+    before = first.metric("poplin_resyncs_total")
+    first.ip("link", "set", "eth0", "txqueuelen", "998")
+    wait_for(lambda: first.metric("poplin_resyncs_total") > before, "a comparison")
+    tries = route(first, subnet)["tries"]
+    put(f"{cluster.net}.0.71")
+    wait_for(lambda: (route(first, subnet) or {}).get("via") == f"{cluster.net}.0.71"
+             and route(first, subnet)["tries"] > tries, "another try, by the new next hop", 10)
+    assert first.ip_json("route", "show", subnet)[0]["gateway"] == foreign
+    first.ip("route", "del", subnet, "via", foreign)
+    first.wait_routes({**others, subnet: f"{cluster.net}.0.71"}, 20)
+    # A record that goes takes our route from behind the foreign one.
+    first.ip("route", "prepend", subnet, "via", foreign)
+    wait_for(lambda: (route(first, subnet) or {}).get("state") == "clash", "it to be told", 10)
+    cluster.delete("/poplin/nodes/made-up")
+    first.wait_routes(others, 10)
+    assert [r["gateway"] for r in first.ip_json("route", "show", subnet)] == [foreign]
+    first.ip("route", "del", subnet, "via", foreign)
+
+
 @pytest.mark.parametrize("cause", ["delete", "replace", "link"])
 def test_repairs_take_milliseconds_from_the_notification(pair, cause):
     """The best of some: what else runs on the machine says nothing about the agent."""
