@@ -78,13 +78,3 @@ int buf_printf(struct buf *b, const char *fmt, ...)
 	b->len += (size_t)len;
 	return 0;
 }
-
-void buf_drop(struct buf *b, size_t len)
-{
-	if (len >= b->len) {
-		buf_reset(b);
-		return;
-	}
-	b->len -= len;
-	memmove(b->data, b->data + len, b->len + 1);
-}

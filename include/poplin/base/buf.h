@@ -19,7 +19,6 @@ void buf_reset(struct buf *b); /* empties, keeps the memory */
 int buf_add(struct buf *b, const void *data, size_t len);
 int buf_adds(struct buf *b, const char *string);
 int buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void buf_drop(struct buf *b, size_t len); /* removes len bytes from the front */
 
 static inline void buf_done_cleanup(struct buf *b)
 {

@@ -18,7 +18,6 @@
 	X(AGENT, "agent: what the threads told the main thread")                                   \
 	X(LEASE, "lease: the claim and what was asked of it")                                      \
 	X(WATCHER, "watcher: endpoints and stop")                                                  \
-	X(POOL, "worker pool: number of workers")                                                  \
 	X(PEERS, "peers: the desired state")                                                       \
 	X(SNAPSHOT, "snapshot: whether there is something to write")                               \
 	X(RESOLVER, "resolver: names to look up")                                                  \
