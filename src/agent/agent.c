@@ -117,7 +117,7 @@ static void reload_now(struct agent *a)
 	const struct reload_targets targets = {
 		.lease = a->lease,
 		.watcher = a->watcher,
-		.pool = a->pool,
+		.pool = a->working ? a->pool : NULL,
 	};
 	unsigned interval_s = a->settings->resync_interval_s;
 	struct err err = ERR_INIT;
@@ -184,11 +184,9 @@ static void sweep_if_due(struct agent *a)
 	monitor_resync(a->monitor);
 }
 
-static int start_watcher(struct agent *a, struct err *err);
-
 /*
- * Until the first claim was answered no route is set: of two machines with one name the second has
- * to leave without a trace. 0, or why the agent must end.
+ * Until the first claim was answered there are no route workers: of two machines with one name the
+ * second has to leave without a trace. 0, or why the agent must end.
  */
 static int follow_lease(struct agent *a, struct err *err)
 {
@@ -199,7 +197,10 @@ static int follow_lease(struct agent *a, struct err *err)
 		return err_set(err, lease.refused, "%s", lease.problem);
 	if (atomic_exchange(&a->rival, false))
 		lease_verify(a->lease);
-	return lease.tried && !a->watcher ? start_watcher(a, err) : 0;
+	if (!lease.tried || a->working)
+		return 0;
+	a->working = true;
+	return pool_set_workers(a->pool, a->settings->route_workers, err);
 }
 
 static int loop(struct agent *a, struct err *err)
@@ -329,7 +330,7 @@ static int start_kernel_side(struct agent *a, struct err *err)
 		.on_link = on_links_changed,
 		.arg = a,
 	};
-	int r = pool_start(&a->pool, &pool, a->settings->route_workers, err);
+	int r = pool_start(&a->pool, &pool, 0, err); /* the workers: see follow_lease() */
 
 	if (r < 0)
 		return r;
@@ -389,12 +390,8 @@ static int start_watcher(struct agent *a, struct err *err)
 		.on_own = on_own_record,
 		.arg = a,
 	};
-	struct watcher *watcher;
-	int r = watcher_start(&watcher, &config, err);
 
-	if (r == 0)
-		a->watcher = watcher;
-	return r;
+	return watcher_start(&a->watcher, &config, err);
 }
 
 static int start_lease(struct agent *a, struct err *err)
@@ -482,6 +479,9 @@ static int start(struct agent *a, struct err *err)
 		r = start_snapshot(a, err);
 	if (r == 0)
 		r = start_lease(a, err);
+	/* It tells the lease thread of our own record, and lists while that one claims. */
+	if (r == 0)
+		r = start_watcher(a, err);
 	return r < 0 ? r : start_http(a, err);
 }
 

@@ -48,8 +48,7 @@ struct agent {
 	struct pool *pool;
 	struct resolver *resolver;
 	struct monitor *monitor;
-	/* Started by the main loop once the first claim was answered: see start_watcher(). */
-	struct watcher *_Atomic watcher;
+	struct watcher *watcher;
 	struct lease *lease;
 	struct snapshot *snapshot;
 	struct snapshot_restored restored; /* set before the HTTP thread starts */
@@ -58,6 +57,7 @@ struct agent {
 	struct status_source source;
 
 	/* Of the main thread. */
+	bool working; /* the first claim was answered, and the route workers were started */
 	struct prefix subnet; /* that bridge and peers were told of; AF_UNSPEC: none */
 	unsigned failures;
 	int64_t retry_ns; /* 0: none due */

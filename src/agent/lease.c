@@ -515,7 +515,8 @@ void lease_check(struct lease *l, const struct store_change *change)
 	bool ours;
 
 	mutex_lock(&l->lock);
-	ours = change->value && change->version == l->version;
+	/* Before the first claim was answered nothing is known of it, nor promised. */
+	ours = !l->version || (change->value && change->version == l->version);
 	mutex_unlock(&l->lock);
 	if (!ours)
 		lease_verify(l);

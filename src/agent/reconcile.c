@@ -36,8 +36,7 @@ static int reconcile_node(struct agent *a, struct err *err)
 		peers_set_own_address(a->peers, &node.address);
 		lease_set_address(a->lease, &node.address);
 		/* Its connection comes from the old address, so nothing reaches it any more. */
-		if (a->watcher)
-			watcher_reconnect(a->watcher);
+		watcher_reconnect(a->watcher);
 	}
 	if (other_link) {
 		log_warn("this node's interface is another one now" KV("interface", "%s"),

@@ -7,7 +7,7 @@
 
 static int set_workers(const struct reload_targets *t, const struct settings *s, struct err *err)
 {
-	return pool_set_workers(t->pool, s->route_workers, err);
+	return t->pool ? pool_set_workers(t->pool, s->route_workers, err) : 0;
 }
 
 static int set_lease_access(const struct reload_targets *t, const struct settings *s,
@@ -25,13 +25,12 @@ static int set_watcher_access(const struct reload_targets *t, const struct setti
 	struct store_access access;
 
 	settings_access(s, &access);
-	return t->watcher ? watcher_set_access(t->watcher, &access, err) : 0;
+	return watcher_set_access(t->watcher, &access, err);
 }
 
 static int set_resync(const struct reload_targets *t, const struct settings *s, struct err *err)
 {
-	if (t->watcher)
-		watcher_set_resync_interval(t->watcher, s->resync_interval_s);
+	watcher_set_resync_interval(t->watcher, s->resync_interval_s);
 	return 0;
 }
 

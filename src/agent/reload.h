@@ -10,8 +10,8 @@
 
 struct reload_targets {
 	struct lease *lease;
-	struct watcher *watcher; /* NULL: not started yet */
-	struct pool *pool;
+	struct watcher *watcher;
+	struct pool *pool; /* NULL: it has no workers yet */
 };
 
 /*

@@ -58,10 +58,9 @@ static void view_lease(struct agent *a, struct status_view *v)
 
 static void view_watcher(struct agent *a, struct status_view *v)
 {
-	struct watcher_status watcher = { .connected = false };
+	struct watcher_status watcher;
 
-	if (a->watcher)
-		watcher_get(a->watcher, &watcher);
+	watcher_get(a->watcher, &watcher);
 	v->store_connected = watcher.connected;
 	v->store_last_change_ns = watcher.last_change_ns;
 	if (!a->synced && a->remembers)
