@@ -57,7 +57,7 @@ struct agent {
 	struct status_source source;
 
 	/* Of the main thread. */
-	bool working; /* the first claim was answered, and the route workers were started */
+	bool working;	      /* the first claim was answered, and the route workers were started */
 	struct prefix subnet; /* that bridge and peers were told of; AF_UNSPEC: none */
 	unsigned failures;
 	int64_t retry_ns; /* 0: none due */

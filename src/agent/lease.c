@@ -512,14 +512,12 @@ void lease_drain(struct lease *l, bool drain)
 
 void lease_check(struct lease *l, const struct store_change *change)
 {
-	bool ours;
-
-	mutex_lock(&l->lock);
+	mutex_hold(&l->lock);
 	/* Before the first claim was answered nothing is known of it, nor promised. */
-	ours = !l->version || (change->value && change->version == l->version);
-	mutex_unlock(&l->lock);
-	if (!ours)
-		lease_verify(l);
+	if (!l->version || (change->value && change->version == l->version))
+		return;
+	l->verify = true;
+	ask_locked(l);
 }
 
 void lease_verify(struct lease *l)
