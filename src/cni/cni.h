@@ -107,6 +107,12 @@ struct request {
 	struct netconf conf;
 };
 
+/* What a verb cannot do without. */
+enum need { NEED_CONTAINER = 1, NEED_NETNS = 2, NEED_INTERFACE = 4 };
+/* Fills in the variables, which stay the environment's; `needs`: of enum need. 0 or a code. */
+int environment_read(unsigned needs, struct request *req, struct err *err);
+const char *environment_get(const char *name); /* "": it is not set */
+
 /* Reads text; *ret_version is set as soon as it is known, for the error object. 0 or a code. */
 int netconf_parse(const char *text, size_t len, struct netconf *ret, enum cni_version *ret_version,
 		  struct err *err);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* poplin, the CNI plugin: finds the verb, reads what was asked, tells the error. */
-#include <ctype.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,10 +12,7 @@
 #include "poplin/base/clock.h"
 #include "poplin/model/podlog.h"
 
-#define STDIN_MAX	 ((size_t)1024 * 1024)
-#define CONTAINER_ID_MAX 239 /* with an interface's name a file's name (poplin/ipam/ipam.h) */
-
-enum need { NEED_CONTAINER = 1, NEED_NETNS = 2, NEED_INTERFACE = 4 };
+#define STDIN_MAX ((size_t)1024 * 1024)
 
 /* Which variables are required: section 2 of the specification, "CNI operations". */
 static const struct verb {
@@ -54,70 +50,6 @@ static int read_stdin(struct buf *ret, struct err *err)
 			return err_set(err, CNI_IO_FAILURE, "out of memory");
 	}
 	return buf_add(ret, "", 0) < 0 ? err_set(err, CNI_IO_FAILURE, "out of memory") : 0;
-}
-
-static const char *variable(const char *name)
-{
-	const char *value = getenv(name);
-
-	return value ? value : "";
-}
-
-/* The specification's form of a container id; '/' and ':' would spoil the names made of it. */
-static bool is_container_id(const char *text)
-{
-	if (!isalnum((unsigned char)*text) || strlen(text) > CONTAINER_ID_MAX)
-		return false;
-	for (; *text; text++)
-		if (!isalnum((unsigned char)*text) && !strchr("_.-", *text))
-			return false;
-	return true;
-}
-
-/* A result names both, and JSON has no other text. */
-static bool is_utf8(const char *text)
-{
-	json_t *json = json_string(text);
-
-	json_decref(json);
-	return json != NULL;
-}
-
-/* What the kernel takes (dev_valid_name, net/core/dev.c), without what cannot be seen. */
-static bool is_interface(const char *text)
-{
-	size_t len = strlen(text);
-
-	if (len == 0 || len >= IF_NAMESIZE || strcmp(text, ".") == 0 || strcmp(text, "..") == 0 ||
-	    !is_utf8(text))
-		return false;
-	for (; *text; text++)
-		if (*text == '/' || *text == ':' ||
-		    ((unsigned char)*text < 0x80 && !isgraph((unsigned char)*text)))
-			return false;
-	return true;
-}
-
-static int read_environment(const struct verb *verb, struct request *req, struct err *err)
-{
-	req->owner.container = variable("CNI_CONTAINERID");
-	req->owner.interface = variable("CNI_IFNAME");
-	req->netns = variable("CNI_NETNS");
-	req->args = variable("CNI_ARGS");
-	if ((verb->needs & NEED_CONTAINER) && !is_container_id(req->owner.container))
-		return err_set(err, CNI_INVALID_ENVIRONMENT,
-			       "CNI_CONTAINERID '%.64s' is missing or not a container id",
-			       req->owner.container);
-	if ((verb->needs & NEED_INTERFACE) && !is_interface(req->owner.interface))
-		return err_set(err, CNI_INVALID_ENVIRONMENT,
-			       "CNI_IFNAME '%.64s' is missing or not an interface's name",
-			       req->owner.interface);
-	if ((verb->needs & NEED_NETNS) && !req->netns[0])
-		return err_set(err, CNI_INVALID_ENVIRONMENT, "CNI_NETNS is missing");
-	if ((verb->needs & NEED_NETNS) && !is_utf8(req->netns))
-		return err_set(err, CNI_INVALID_ENVIRONMENT, "CNI_NETNS '%s' is not UTF-8",
-			       req->netns);
-	return 0;
 }
 
 /* What an error is told in. */
@@ -201,7 +133,7 @@ static int print_error(const struct answer *answer, int code, const struct err *
 	(void)snprintf(
 		details, sizeof(details),
 		"CNI_COMMAND=%.32s CNI_CONTAINERID=%.240s CNI_IFNAME=%.16s, network '%s': %s",
-		answer->command, variable("CNI_CONTAINERID"), variable("CNI_IFNAME"),
+		answer->command, environment_get("CNI_CONTAINERID"), environment_get("CNI_IFNAME"),
 		answer->network, code_meaning(code));
 	make_utf8(msg);
 	make_utf8(details);
@@ -255,7 +187,7 @@ static int run(const struct verb *verb, const struct buf *input, struct answer *
 
 	strlcpy(answer->network, req.conf.name, sizeof(answer->network));
 	if (r == 0)
-		r = read_environment(verb, &req, err);
+		r = environment_read(verb->needs, &req, err);
 	if (r == 0 && req.conf.version < verb->since)
 		r = err_set(err, CNI_INCOMPATIBLE_VERSION, "%s came with CNI version %s, not %s",
 			    verb->name, cni_version_names[verb->since],
@@ -282,7 +214,7 @@ static int print_usage(const struct answer *answer)
 
 int main(void)
 {
-	struct answer answer = { variable("CNI_COMMAND"), CNI_VERSIONS - 1, "" };
+	struct answer answer = { environment_get("CNI_COMMAND"), CNI_VERSIONS - 1, "" };
 	auto_buf struct buf input = BUF_INIT;
 	const struct verb *verb = NULL;
 	struct err err = ERR_INIT;

@@ -133,6 +133,8 @@ static int parse_hole(const char *text, struct ipam_hole *ret, struct err *err)
 
 	if (strchr(text, '/')) {
 		r = prefix_parse(text, &prefix, err);
+		if (r < 0)
+			return r;
 		ret->first = prefix_first(&prefix);
 		ret->last = prefix_last(&prefix);
 	} else if (dash) {

@@ -40,6 +40,9 @@ int ipam_range_complete(struct ipam_range *range, struct err *err)
 		return err_set(err, -EINVAL, "the range from %s to %s is not of subnet %s",
 			       addr_format(&range->first, first), addr_format(&range->last, last),
 			       subnet);
+	if (range->gateway.family != range->subnet.addr.family)
+		return err_set(err, -EINVAL, "gateway %s is not of the family of subnet %s",
+			       addr_format(&range->gateway, first), subnet);
 	if (addr_cmp(&range->first, &range->last) > 0)
 		return err_set(err, -EINVAL, "the range from %s to %s ends before it begins",
 			       addr_format(&range->first, first), addr_format(&range->last, last));

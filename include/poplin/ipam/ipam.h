@@ -58,7 +58,8 @@ struct ipam_pool {
 /*
  * Fills in what is not set of a range (family AF_UNSPEC): gateway and first address are the first
  * host, the last address is the last host. -EINVAL: the subnet is too small for a gateway and a pod
- * (/31, /127 and up), or first and last are not of it, or in the wrong order.
+ * (/31, /127 and up), or first and last are not of it, or in the wrong order, or the gateway is of
+ * another family.
  */
 int ipam_range_complete(struct ipam_range *range, struct err *err);
 /*
