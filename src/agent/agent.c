@@ -127,6 +127,9 @@ static void reload_now(struct agent *a)
 		return;
 	}
 	log_info("configuration loaded");
+	/* The plugins of CNI_CHAIN may be others, in the same file too. */
+	a->files_due = true;
+	a->dirty = true;
 	if (a->settings->resync_interval_s != interval_s)
 		a->resync_ns = clock_ns() + a->settings->resync_interval_s * NS_PER_S;
 }

@@ -63,6 +63,7 @@ struct agent {
 	int64_t retry_ns; /* 0: none due */
 	int64_t resync_ns;
 	bool limits_due; /* look at them again */
+	bool files_due;	 /* if the CNI files change now, we were told to change them */
 
 	_Atomic int64_t alive_ns; /* when the main loop last came round */
 	int64_t route_grace_ns;	  /* never changes */

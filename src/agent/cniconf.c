@@ -8,18 +8,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "chain.h"
 #include "poplin/base/file.h"
 #include "poplin/base/mem.h"
 
 #define PLUGIN_MODE 0700 /* only root may make pod networks */
 #define CONFIG_MODE 0600
 
-static bool is_list(const struct settings *s)
-{
-	const char *dot = strrchr(s->cni_config_location, '.');
-
-	return dot && strcmp(dot, ".conflist") == 0;
-}
+DEFINE_AUTO(json_t *, json_decref)
 
 /* What any bridge plugin takes, and what ties the pods to the agent: stateDir and network. */
 static json_t *plugin_object(const struct settings *s, const struct prefix *subnet, unsigned mtu)
@@ -34,14 +30,18 @@ static json_t *plugin_object(const struct settings *s, const struct prefix *subn
 			 prefix_format(subnet, own), "dataDir", dir);
 }
 
-static json_t *config_object(const struct settings *s, const struct prefix *subnet, unsigned mtu)
+static json_t *config_object(const struct settings *s, const struct prefix *subnet, unsigned mtu,
+			     json_t *chain)
 {
 	json_t *plugin = plugin_object(s, subnet, mtu);
 	json_t *config;
 
-	if (is_list(s))
-		return json_pack("{ss ss s[o]}", "cniVersion", s->cni_version, "name", s->cni_name,
-				 "plugins", plugin);
+	if (settings_cni_list(s)) {
+		if (json_array_insert_new(chain, 0, plugin) < 0)
+			return NULL;
+		return json_pack("{ss ss sO}", "cniVersion", s->cni_version, "name", s->cni_name,
+				 "plugins", chain);
+	}
 	config = json_pack("{ss ss}", "cniVersion", s->cni_version, "name", s->cni_name);
 	if (!config || json_object_update(config, plugin) < 0) {
 		json_decref(config);
@@ -54,10 +54,14 @@ static json_t *config_object(const struct settings *s, const struct prefix *subn
 int cniconf_format(const struct settings *s, const struct prefix *subnet, unsigned mtu,
 		   struct buf *ret, struct err *err)
 {
-	json_t *config = config_object(s, subnet, mtu);
-	auto_free char *text = config ? json_dumps(config, JSON_INDENT(2)) : NULL;
+	auto_(json_decref) json_t *chain = NULL, *config = NULL;
+	auto_free char *text = NULL;
+	int r = chain_read(s->cni_chain, s->cni_type, &chain, err);
 
-	json_decref(config);
+	if (r < 0)
+		return err_wrap(err, r, "CNI_CHAIN");
+	config = config_object(s, subnet, mtu, chain);
+	text = config ? json_dumps(config, JSON_INDENT(2)) : NULL;
 	if (!text || buf_printf(ret, "%s\n", text) < 0)
 		return err_errno(err, -ENOMEM, "CNI configuration");
 	return 0;

@@ -15,7 +15,7 @@
 
 /*
  * The configuration: a list, or a single plugin when CNI_CONFIG_LOCATION ends in .conf (CNI
- * specification, section 1). Appended to ret.
+ * specification, section 1). The plugins of CNI_CHAIN are read anew each time. Appended to ret.
  */
 int cniconf_format(const struct settings *s, const struct prefix *subnet, unsigned mtu,
 		   struct buf *ret, struct err *err);

@@ -85,7 +85,7 @@ static int reconcile_bridge(struct agent *a, struct err *err)
 
 static int reconcile_files(struct agent *a, struct err *err)
 {
-	bool stood = a->files_stand, changed;
+	bool stood = a->files_stand && !a->files_due, changed;
 	int r = cniconf_install(a->settings, &a->subnet, a->node.mtu, &changed, err);
 
 	mutex_lock(&a->lock);
@@ -99,6 +99,7 @@ static int reconcile_files(struct agent *a, struct err *err)
 		if (stood)
 			metric_inc_label(METRIC_DRIFT_REPAIRS, METRIC_DRIFT_FILE);
 	}
+	a->files_due = false;
 	return 0;
 }
 

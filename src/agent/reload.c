@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "reload.h"
 
+#include <errno.h>
+
 #include "metrics.h"
 #include "poplin/base/clock.h"
 #include "poplin/base/log.h"
@@ -53,6 +55,18 @@ static int set_log(const struct reload_targets *t, const struct settings *s, str
 	return 0;
 }
 
+/* CNI_CONFIG_LOCATION may be another one in the file, but stays what it is. */
+static int check_chain(const struct reload_targets *t, const struct settings *s, struct err *err)
+{
+	if (s->cni_chain[0] && !settings_cni_list(s))
+		return err_set(
+			err, -EINVAL,
+			"CNI_CHAIN=%s: CNI_CONFIG_LOCATION=%s, of which only a restart takes "
+			"another value, has no room for it",
+			s->cni_chain, s->cni_config_location);
+	return 0;
+}
+
 /* Those that can fail come first, and are taken back when a later one does. Each of
  * the settings of etcd sets all of them, which does no harm when several changed. */
 #define ACCESS(name)                                                                               \
@@ -64,6 +78,7 @@ static const struct {
 	enum setting setting;
 	int (*apply)(const struct reload_targets *t, const struct settings *s, struct err *err);
 } steps[] = {
+	{ SETTING_CNI_CHAIN, check_chain },
 	{ SETTING_ROUTE_WORKERS, set_workers },
 	ACCESS(ETCD_HOST),
 	ACCESS(ETCD_CA_FILE),

@@ -11,6 +11,7 @@
 #include "poplin/base/mem.h"
 #include "poplin/store/store.h"
 
+#include "chain.h"
 #include "settings.h"
 #include "settings_types.h"
 
@@ -295,6 +296,13 @@ void settings_access(const struct settings *s, struct store_access *ret)
 	};
 }
 
+bool settings_cni_list(const struct settings *s)
+{
+	const char *dot = strrchr(s->cni_config_location, '.');
+
+	return dot && strcmp(dot, ".conflist") == 0;
+}
+
 static int check_store(const struct settings *s, struct err *err)
 {
 	struct store_access access;
@@ -303,6 +311,19 @@ static int check_store(const struct settings *s, struct err *err)
 	settings_access(s, &access);
 	r = store_access_check(&access, err);
 	return r < 0 ? err_wrap(err, r, "access to etcd") : 0;
+}
+
+static int check_chain(const struct settings *s, struct err *err)
+{
+	json_t *plugins;
+
+	if (s->cni_chain[0] && !settings_cni_list(s))
+		return refuse_pair(s, SETTING_CNI_CHAIN, SETTING_CNI_CONFIG_LOCATION,
+				   "only a .conflist has room for several plugins", err);
+	if (chain_read(s->cni_chain, s->cni_type, &plugins, err) < 0)
+		return err_wrap(err, -EINVAL, "CNI_CHAIN");
+	json_decref(plugins);
+	return 0;
 }
 
 static int check_together(struct settings *s, struct err *err)
@@ -322,6 +343,8 @@ static int check_together(struct settings *s, struct err *err)
 		return refuse_pair(s, SETTING_CNI_CONFIG_LOCATION, SETTING_CNI_PLUGIN_LOCATION,
 				   "two files cannot have one path", err);
 	r = check_network(s, err);
+	if (r == 0)
+		r = check_chain(s, err);
 	return r < 0 ? r : check_store(s, err);
 }
 

@@ -80,6 +80,8 @@
 	  "name of the network in the CNI configuration")                                          \
 	X(CNI_TYPE, CNI_NAME, cni_type, "poplin", 1, 127, false,                                   \
 	  "name of the plugin's file in the CNI configuration")                                    \
+	X(CNI_CHAIN, FILE, cni_chain, "", 1, 255, true,                                            \
+	  "JSON file with plugins that follow in the CNI configuration (default: none)")           \
 	X(ROUTE_PROTOCOL, UINT, route_protocol, "84", 5, 255, false,                               \
 	  "protocol number that marks routes as ours (see /etc/iproute2/rt_protos)")               \
 	X(ROUTE_WORKERS, UINT, route_workers, "4", 1, 64, true, "threads that set routes")         \
@@ -130,6 +132,7 @@ struct settings {
 	char cni_version[16];
 	char cni_name[SETTING_CNI_NAME_MAX];
 	char cni_type[SETTING_CNI_NAME_MAX];
+	char cni_chain[SETTING_PATH_MAX]; /* "": none */
 	unsigned route_protocol;
 	unsigned route_workers;
 	unsigned route_grace_s;
@@ -152,6 +155,9 @@ struct settings {
 /* How the store is reached; the strings are those of the settings. */
 struct store_access;
 void settings_access(const struct settings *s, struct store_access *ret);
+
+/* Whether CNI_CONFIG_LOCATION is a list of plugins (CNI specification, section 1), or one plugin. */
+bool settings_cni_list(const struct settings *s);
 
 /* A remark that is no error: told to the caller, who logs it. */
 typedef void settings_warn_fn(const char *text, void *arg);

@@ -19,6 +19,7 @@ from cluster import ENVIRONMENT, Process, run, wait_for
 from machine import is_root
 
 BUSYBOX = Path("/bin/busybox")
+DEBIAN = Path("/usr/lib/cni")
 
 pytestmark = [
     pytest.mark.skipif(not is_root(), reason="needs root"),
@@ -42,7 +43,7 @@ class Runtime:
         for folder in "bin", "proc", "sys", "dev", "etc", "tmp":
             (self.rootfs / folder).mkdir(parents=True)
         shutil.copy(BUSYBOX, self.rootfs / "bin/busybox")
-        for name in "sh", "ip", "ping", "sleep":
+        for name in "sh", "cat", "httpd", "ip", "ping", "sleep":
             (self.rootfs / "bin" / name).symlink_to("busybox")
 
     def inside(self, *argv, **kwargs):
@@ -59,7 +60,7 @@ class Podman(Runtime):
         conf.write_text(
             '[network]\nnetwork_backend = "cni"\n'
             f'network_config_dir = "{Path(settings["CNI_CONFIG_LOCATION"]).parent}"\n'
-            f'cni_plugin_dirs = ["{Path(settings["CNI_PLUGIN_LOCATION"]).parent}"]\n')
+            f'cni_plugin_dirs = ["{Path(settings["CNI_PLUGIN_LOCATION"]).parent}", "{DEBIAN}"]\n')
         try:
             yield self
         finally:
@@ -72,11 +73,11 @@ class Podman(Runtime):
                            f"--root={self.dir}/root", f"--runroot={self.dir}/run",
                            f"--tmpdir={self.dir}/tmp", *argv, **kwargs)
 
-    def start(self, name):
+    def start(self, name, *options, command=("/bin/sleep", "600")):
         # Of its own file system: containers of one --rootfs would share it.
         return self.podman("run", "-d", "--name", name, "--network", "poplin",
-                           "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096",
-                           "--rootfs", f"{self.rootfs}:O", "/bin/sleep", "600").strip()
+                           "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", *options,
+                           "--rootfs", f"{self.rootfs}:O", *command).strip()
 
     def execute(self, name, *argv):
         return self.podman("exec", name, *argv)
@@ -170,6 +171,42 @@ def test_podman(make_cluster):
         assert set(held(node)) == {ids[0], ids[2]} and len(links(node)) == 2
         for name in "p0", "p2":
             podman.stop(name)
+        assert held(node) == {} and links(node) == []
+
+
+@pytest.mark.skipif(not (DEBIAN / "portmap").exists(), reason=f"no plugins in {DEBIAN}")
+def test_podman_with_plugins_that_follow(make_cluster):
+    """CNI_CHAIN: a port of the node is the container's."""
+    cluster = make_cluster(LEASE_TTL=60)
+    node, other = cluster.start_nodes(2)
+    chain = node.dir / "chain.json"
+    chain.write_text(json.dumps([
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+        {"type": "bandwidth", "ingressRate": 100_000_000, "ingressBurst": 10_000_000},
+        {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}},
+        {"type": "firewall", "backend": "iptables"}]))
+    node.write_config(CNI_CHAIN=chain)
+    node.hangup()
+    config = Path(node.settings["CNI_CONFIG_LOCATION"])
+    wait_for(lambda: len(json.loads(config.read_text())["plugins"]) == 5, "the five plugins")
+
+    def get():
+        return run("ip", "netns", "exec", other.namespace, "curl", "-s", "-m", "5",
+                   f"http://{node.address}:8080/", check=False)
+
+    def rules():
+        return run("ip", "netns", "exec", node.namespace, "nft", "list", "ruleset")
+
+    with Podman(node).running() as podman:
+        (podman.rootfs / "index.html").write_text("hello")
+        container = podman.start("web", "-p", "8080:80",
+                                 command=("/bin/httpd", "-f", "-p", "80", "-h", "/"))
+        address = held(node)[container]
+        assert wait_for(get, "the web server to answer") == "hello"
+        assert address in rules()
+        assert podman.execute("web", "/bin/cat", "/proc/sys/net/core/somaxconn").strip() == "500"
+        podman.stop("web")
+        assert get() == "" and address not in rules()
         assert held(node) == {} and links(node) == []
 
 

@@ -288,6 +288,8 @@ static const char *const bad[] = {
 	"CNI_NAME=.x",
 	"CNI_NAME=a/b",
 	"CNI_TYPE=../sh",
+	"CNI_CHAIN=chain.json",
+	"CNI_CHAIN=/etc/poplin/",
 	"CNI_VERSION=1.0",
 	"METRICS_ADDRESS=9476",
 	"METRICS_ADDRESS=:9476",
@@ -356,6 +358,10 @@ static void test_together(void **state)
 	assert_refused("ETCD_COUNTER_KEY=/poplin/nodes\n", "among the records");
 	assert_loads("ETCD_COUNTER_KEY=/poplin/nodes-counter\n");
 	assert_refused("CNI_PLUGIN_LOCATION=/a.conf\nCNI_CONFIG_LOCATION=/a.conf\n", "one path");
+	assert_refused("CNI_CHAIN=/x.json\nCNI_CONFIG_LOCATION=/a.conf\n",
+		       "CNI_CHAIN='/x.json' (from ");
+	assert_non_null(strstr(err.text, " and CNI_CONFIG_LOCATION='/a.conf' (from "));
+	assert_refused("CNI_CHAIN=/nonexistent/x.json\n", "CNI_CHAIN: /nonexistent/x.json: open");
 	assert_loads("CNI_TYPE=other\n");
 	assert_warned("CNI_TYPE=other is not the file name");
 	assert_loads("ROUTE_PROTOCOL=12\n");
