@@ -100,7 +100,8 @@ static int may_release(void *arg, struct err *err)
 
 	if (r < 0 || !pods.pods || a->drain.force)
 		return a->drain.force ? 0 : r;
-	return err_set(err, -EBUSY, "%" PRIu64 " pods of this node hold addresses", pods.pods);
+	return err_set(err, -EBUSY, "%" PRIu64 " addresses are held by pods of this node",
+		       pods.pods);
 }
 
 static void on_own_record(const struct store_change *change, void *arg)

@@ -15,6 +15,7 @@
 #include "poplin/dataplane/routes.h"
 #include "poplin/model/drain.h"
 #include "poplin/model/nodestate.h"
+#include "poplin/model/podlog.h"
 #include "poplin/store/store.h"
 #include "snapshot.h"
 
@@ -49,8 +50,8 @@ static int close_node(const struct settings *s, bool force, struct err *err)
 	if (known && nodestate_write(s->state_dir, &before, NULL) < 0)
 		log_warn("the node stays closed for new pods until poplind runs");
 	return err_set(err, -EBUSY,
-		       "%" PRIu64 " pods of this node hold addresses: the subnet is not given "
-		       "back without --force",
+		       "%" PRIu64 " addresses are held by pods of this node: the subnet is not "
+		       "given back without --force",
 		       pods.pods);
 }
 
@@ -109,16 +110,18 @@ static int remove_bridge(const struct settings *s, struct netlink *nl, struct er
 /* The lock stays: it is ours as long as this process runs, and lies on a tmpfs. */
 static int remove_state(const struct settings *s, struct netlink *nl, struct err *err)
 {
+	static const char *const files[] = { SNAPSHOT_FILE, PODLOG_FILE };
 	char path[PATH_MAX];
 	int r = forget_state(s, err);
 
 	if (r == 0)
 		r = drain_remove(s->state_dir, err);
-	if (r < 0)
-		return r;
-	if (snprintf(path, sizeof(path), "%s/" SNAPSHOT_FILE, s->state_dir) >= (int)sizeof(path))
-		return err_errno(err, -ENAMETOOLONG, "%s", s->state_dir);
-	r = file_remove(path, err);
+	for (size_t i = 0; i < countof(files) && r == 0; i++) {
+		if (snprintf(path, sizeof(path), "%s/%s", s->state_dir, files[i]) >=
+		    (int)sizeof(path))
+			return err_errno(err, -ENAMETOOLONG, "%s", s->state_dir);
+		r = file_remove(path, err);
+	}
 	if (r < 0)
 		return r;
 	if (snprintf(path, sizeof(path), "%s/ipam/%s", s->state_dir, s->cni_name) >=

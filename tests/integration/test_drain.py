@@ -72,7 +72,7 @@ def test_pods_keep_a_node_from_being_drained_unless_forced(make_cluster):
     pod = first.pod("busy")
     result = ctl(first, "release")
     assert result.returncode == 1
-    assert "refused: 1 pods of this node hold addresses (see --force)" in result.stderr
+    assert "refused: 1 addresses are held by pods of this node (see --force)" in result.stderr
     assert not wish(first).exists()
     assert first.ready() and first.subnet == subnet
     assert "/poplin/nodes/n1" in cluster.get()
@@ -116,7 +116,7 @@ def test_no_agent_no_drain(make_cluster):
     assert result.returncode == 1 and "poplind --release" in result.stderr
     assert not wish(first).exists()
     result = first.poplind("--release", check=False)
-    assert result.returncode == 1 and "1 pods of this node hold addresses" in result.stderr
+    assert result.returncode == 1 and "1 addresses are held by pods of this node" in result.stderr
     assert "/poplin/nodes/n1" in cluster.get()
     first.pod("still-served")
     first.poplind("--release", "--force")

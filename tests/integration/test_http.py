@@ -48,7 +48,7 @@ def test_histograms_add_up(cluster):
             series.setdefault((name, labels), []).append((float(bound), int(count)))
     assert {name for name, _ in series} == {
         "poplin_resync_duration_seconds", "poplin_etcd_request_duration_seconds",
-        "poplin_event_to_kernel_seconds"}
+        "poplin_event_to_kernel_seconds", "poplin_cni_duration_seconds"}
     for (name, labels), buckets in series.items():
         assert buckets == sorted(buckets) and buckets[-1][0] == float("inf"), name
         assert [n for _, n in buckets] == sorted(n for _, n in buckets), name

@@ -130,9 +130,10 @@ def prepare_node(machine, manifests, image):
     machine.wait("curl -sSf --cacert /tmp/ca.crt https://127.0.0.1:4379/version")
     config = re.sub(r"(?m)^ETCD_HOST=.*", "ETCD_HOST=https://127.0.0.1:4379",
                     manifests["ConfigMap"]["data"]["poplin.conf"])
+    config = re.sub(r"(?m)^#ETCD_CA_FILE=.*", "ETCD_CA_FILE=/etc/poplin-etcd/ca.crt", config)
+    assert "\nETCD_CA_FILE=" in config and "ca.crt" in manifests["Secret"]["stringData"]
     machine.write("/srv/config/poplin.conf", config.encode())
-    (certificates,) = manifests["Secret"]["stringData"]
-    machine.write(f"/srv/etcd/{certificates}", machine.read("/tmp/ca.crt").encode())
+    machine.write("/srv/etcd/ca.crt", machine.read("/tmp/ca.crt").encode())
     machine.run("""
         chmod 0400 /srv/etcd/*
         echo 1 >/proc/sys/net/ipv4/ip_forward

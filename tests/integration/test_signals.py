@@ -168,10 +168,13 @@ def test_release_and_cleanup(make_cluster):
         assert "runs already" in refused.stderr
     assert subnet in second.routes()
     first.stop()
-    first.poplind("--release")
+    refused = first.poplind("--release", check=False)
+    assert refused.returncode == 1 and "1 addresses are held by pods of this node" in refused.stderr
+    assert subnet in second.routes()
+    first.poplind("--release", "--force")
     wait_for(lambda: subnet not in second.routes(), "the route to go")
     assert "/poplin/nodes/n1" not in cluster.get()
-    first.poplind("--release")  # nothing left to release
+    first.poplind("--release", "--force")  # nothing left to release
     first.poplind("--cleanup")
     assert first.routes() == {}
     assert first.ip_json("nexthop", "show", "proto", "84") == []

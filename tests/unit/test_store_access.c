@@ -69,11 +69,14 @@ static void script_start(struct script *s, const char *const *answers)
 	assert_int_equal(thread_start(&s->thread, "script", play, s), 0);
 }
 
-static void script_end(struct script *s)
+/* requests: gets what was asked; may be NULL. */
+static void script_end(struct script *s, struct buf *requests)
 {
 	(void)shutdown(s->fd, SHUT_RDWR);
 	thread_join(&s->thread);
 	close(s->fd);
+	if (requests)
+		assert_int_equal(buf_adds(requests, s->requests.data), 0);
 	buf_done(&s->requests);
 }
 
@@ -135,9 +138,7 @@ static int list(const char *const *answers, bool login, struct err *err, struct 
 	s = open_at(&script, login);
 	r = store_list(s, &handler, err);
 	store_close(s);
-	if (requests)
-		assert_int_equal(buf_adds(requests, script.requests.data), 0);
-	script_end(&script);
+	script_end(&script, requests);
 	buf_done(&told.text);
 	return r;
 }
@@ -351,6 +352,7 @@ static void the_position_moves_with_the_last_fragment(void **state)
 		OK CREATED("7") "{\"result\":{" AT("7") ",\"events\":[" PUT(B, "7") "]}}\n",
 		NULL,
 	};
+	struct buf requests = BUF_INIT;
 	struct told told = { .text = BUF_INIT };
 	const struct store_handler handler = HANDLER(told);
 	struct err err = ERR_INIT;
@@ -369,10 +371,11 @@ static void the_position_moves_with_the_last_fragment(void **state)
 	/* The newest one comes again, and is not told twice. */
 	assert_int_equal(watch(s, &told, &err), -ECONNRESET);
 	assert_string_equal(told.text.data, "");
-	assert_non_null(strstr(script.requests.data, "\"fragment\":true"));
-	assert_non_null(strstr(script.requests.data, "Grpc-Metadata-Hasleader: true"));
+	script_end(&script, &requests);
+	assert_non_null(strstr(requests.data, "\"fragment\":true"));
+	assert_non_null(strstr(requests.data, "Grpc-Metadata-Hasleader: true"));
 	store_close(s);
-	script_end(&script);
+	buf_done(&requests);
 	buf_done(&told.text);
 }
 
@@ -397,14 +400,14 @@ static void a_member_that_lags_is_told_from_a_store_that_was_set_back(void **sta
 	assert_int_equal(watch(s, &told, &err), -ECONNRESET);
 	assert_string_equal(told.text.data, "+a ");
 	store_close(s);
-	script_end(&script);
+	script_end(&script, NULL);
 	script_start(&script, back);
 	s = open_at(&script, false);
 	SHOULD_WORK(store_list(s, &handler, &err), &err);
 	assert_int_equal(watch(s, &told, &err), -ESTALE);
 	assert_non_null(strstr(err.text, "restored"));
 	store_close(s);
-	script_end(&script);
+	script_end(&script, NULL);
 	buf_done(&told.text);
 }
 
@@ -439,7 +442,7 @@ static void answers_of_other_versions_are_read_alike(void **state)
 	assert_int_equal(watch(s, &told, &err), -EAGAIN);
 	assert_non_null(strstr(err.text, "no leader"));
 	store_close(s);
-	script_end(&script);
+	script_end(&script, NULL);
 	buf_done(&told.text);
 }
 
