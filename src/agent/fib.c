@@ -51,6 +51,7 @@ struct fib {
 	struct hop_tree hops;
 	struct work_list works; /* under way */
 	uint64_t stamp;
+	uint64_t worked; /* when the last of them began */
 	uint32_t round;
 	struct fib_stats stats;
 };
@@ -128,7 +129,7 @@ int fib_nexthop_note(struct fib *f, const struct addr *gateway, enum fib_nexthop
 
 	if (!hop)
 		return -ENOMEM;
-	if (state == FIB_NEXTHOP_LEAVING && (hop->used || hop->state == FIB_NEXTHOP_LEAVING))
+	if (hop->state == FIB_NEXTHOP_LEAVING || (state == FIB_NEXTHOP_LEAVING && hop->used))
 		return -EBUSY;
 	set_hop_locked(f, hop, state);
 	drop_hop_locked(f, hop);
@@ -180,6 +181,7 @@ static int note_locked(struct fib *f, const struct prefix *prefix, enum fib_stat
 {
 	struct node *n = find_locked(f, prefix);
 	struct hop *hop;
+	int r = 0;
 
 	if (state == FIB_ABSENT) {
 		if (n)
@@ -198,14 +200,19 @@ static int note_locked(struct fib *f, const struct prefix *prefix, enum fib_stat
 	n->state = state;
 	if (state == FIB_OURS) {
 		hop = get_hop_locked(f, gateway);
-		if (hop)
+		if (!hop)
+			r = -ENOMEM;
+		else if (hop->state == FIB_NEXTHOP_LEAVING)
+			r = -EAGAIN;
+		if (r == 0) {
 			hop->used++;
-		else
+			n->hop = hop;
+		} else {
 			n->state = FIB_UNKNOWN;
-		n->hop = hop;
+		}
 	}
 	count_locked(f, n, true);
-	return n->state == state ? 0 : -ENOMEM;
+	return r;
 }
 
 static struct fib_route view_of(const struct node *n)
@@ -234,12 +241,40 @@ int fib_note(struct fib *f, const struct prefix *prefix, enum fib_state state,
 	return note_locked(f, prefix, state, gateway);
 }
 
+void fib_nexthop_left(struct fib *f, const struct addr *gateway, enum fib_nexthop state,
+		      struct queue *queue)
+{
+	struct node *n;
+
+	mutex_hold(&f->lock);
+	struct hop *hop = find_hop_locked(f, gateway);
+
+	if (!hop)
+		return;
+	set_hop_locked(f, hop, state);
+	/* Hardly ever: while it was leaving nobody could note one. */
+	for (n = RB_MIN(node_tree, &f->routes); n && state == FIB_NEXTHOP_ABSENT && hop->used;
+	     n = RB_NEXT(node_tree, &f->routes, n)) {
+		struct key key = key_route(&n->prefix);
+
+		if (n->hop != hop)
+			continue;
+		count_locked(f, n, false);
+		n->state = FIB_UNKNOWN;
+		n->hop = NULL;
+		n->stamp = ++f->stamp;
+		hop->used--;
+		queue_put(queue, &key, QUEUE_REPAIR, 0);
+	}
+	drop_hop_locked(f, hop);
+}
+
 /* -- workers ------------------------------------------------------------------ */
 
 void fib_work_begin(struct fib *f, struct fib_work *work)
 {
 	mutex_hold(&f->lock);
-	work->since = ++f->stamp;
+	work->since = f->worked = ++f->stamp;
 	LIST_INSERT_HEAD(&f->works, work, in_list);
 }
 
@@ -358,10 +393,16 @@ static int take_snapshot(struct snapshot *s, struct netlink *nl, struct err *err
 	return r;
 }
 
-/* Whoever was noted after the dump began is left alone; the stamp tells, also of merged ones. */
+/*
+ * Whoever was noted after the dump began is left alone; the stamp tells, also of merged ones. A note
+ * that a route is gone leaves no stamp: while workers were at it, whether one that was not heard of
+ * is still there must be asked.
+ */
 static int merge_routes_locked(struct fib *f, const struct snapshot *s, uint64_t began)
 {
+	bool quiet = f->worked < began;
 	struct node *n, *next;
+	int r;
 
 	for (size_t i = 0; i < s->nroutes; i++) {
 		n = find_locked(f, &s->routes[i].prefix);
@@ -370,8 +411,10 @@ static int merge_routes_locked(struct fib *f, const struct snapshot *s, uint64_t
 		/* Ours stands behind a foreign one, which this dump leaves out: met anew below. */
 		if (n && n->state == FIB_FOREIGN)
 			continue;
-		if (note_locked(f, &s->routes[i].prefix, FIB_OURS, &s->routes[i].gateway) < 0)
-			return -ENOMEM;
+		r = note_locked(f, &s->routes[i].prefix, n || quiet ? FIB_OURS : FIB_UNKNOWN,
+				&s->routes[i].gateway);
+		if (r == -ENOMEM)
+			return r;
 	}
 	/* Of those left, the dump did not show: ours are gone, a clash must be met anew. */
 	RB_FOREACH_SAFE(n, node_tree, &f->routes, next)
@@ -388,14 +431,14 @@ static int merge_hops_locked(struct fib *f, const struct snapshot *s, uint64_t b
 		hop = get_hop_locked(f, &s->hops[i].gateway);
 		if (!hop)
 			return -ENOMEM;
-		if (hop->stamp <= began)
+		if (hop->stamp <= began && hop->state != FIB_NEXTHOP_LEAVING)
 			set_hop_locked(f, hop,
 				       s->hops[i].misplaced ? FIB_NEXTHOP_MISPLACED
 							    : FIB_NEXTHOP_THERE);
 	}
 	RB_FOREACH_SAFE(hop, hop_tree, &f->hops, next)
 	{
-		if (hop->stamp > began)
+		if (hop->stamp > began || hop->state == FIB_NEXTHOP_LEAVING)
 			continue;
 		set_hop_locked(f, hop, FIB_NEXTHOP_ABSENT);
 		drop_hop_locked(f, hop);

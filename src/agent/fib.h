@@ -44,7 +44,10 @@ struct fib_route {
 /* -- routes ----------------------------------------------------------------- */
 
 void fib_get(struct fib *f, const struct prefix *prefix, struct fib_route *ret);
-/* -ENOMEM: the note is lost; the next dump brings it back. */
+/*
+ * -ENOMEM: the note is lost; the next dump brings it back. -EAGAIN: the gateway's nexthop is leaving,
+ * and the route may go with it: FIB_UNKNOWN is noted instead of FIB_OURS.
+ */
 int fib_note(struct fib *f, const struct prefix *prefix, enum fib_state state,
 	     const struct addr *gateway);
 
@@ -58,10 +61,17 @@ enum fib_nexthop {
 };
 enum fib_nexthop fib_nexthop_get(struct fib *f, const struct addr *gateway);
 /*
- * Until a leaving nexthop is gone no route may be put on it. Returns -EBUSY when routes use it, and
- * for LEAVING when another worker is at it.
+ * Until a leaving nexthop is gone no route may be put on it. Returns -EBUSY when it is leaving
+ * already, by the hand of another worker, and for LEAVING when routes use it.
  */
 int fib_nexthop_note(struct fib *f, const struct addr *gateway, enum fib_nexthop state);
+/*
+ * Only for the worker who noted it as leaving: what came of that. The kernel drops the routes of a
+ * nexthop that goes without a word; those that are noted on it become FIB_UNKNOWN and go on the
+ * queue.
+ */
+void fib_nexthop_left(struct fib *f, const struct addr *gateway, enum fib_nexthop state,
+		      struct queue *queue);
 
 /* -- workers --------------------------------------------------------------- */
 

@@ -139,7 +139,7 @@ static int plan_nexthop_key(struct worker *worker, size_t item, const struct add
 	if (fib_nexthop_note(p->config.fib, gateway, FIB_NEXTHOP_LEAVING) < 0)
 		return -EAGAIN;
 	if (peers_gateway_used(p->config.peers, gateway)) {
-		(void)fib_nexthop_note(p->config.fib, gateway, is);
+		fib_nexthop_left(p->config.fib, gateway, is, p->config.queue);
 		return -EAGAIN;
 	}
 	tag = add_op(w, item, OP_NEXTHOP_DELETE, gateway);
@@ -273,10 +273,10 @@ static int put_failed(struct worker *worker, const struct op *op, int result)
 	struct fib_route is;
 
 	if (result != -EEXIST) {
-		(void)fib_note(fib, &key->prefix, FIB_UNKNOWN, NULL);
 		/* The nexthop that fib believed in may be gone, and its routes with it. */
 		if (result == -EINVAL)
 			(void)fib_nexthop_note(fib, &op->gateway, FIB_NEXTHOP_ABSENT);
+		(void)fib_note(fib, &key->prefix, FIB_UNKNOWN, NULL);
 		return result;
 	}
 	fib_get(fib, &key->prefix, &is);
@@ -324,11 +324,11 @@ static int judge(struct worker *worker, const struct op *op, int result)
 		(void)fib_nexthop_note(fib, &op->gateway, FIB_NEXTHOP_THERE);
 		return 0;
 	case OP_NEXTHOP_DELETE:
-		if (result == 0 || result == -ENOENT) {
-			(void)fib_nexthop_note(fib, &op->gateway, FIB_NEXTHOP_ABSENT);
-			return 0;
-		}
-		(void)fib_nexthop_note(fib, &op->gateway, FIB_NEXTHOP_THERE);
+		if (result == -ENOENT)
+			result = 0;
+		fib_nexthop_left(fib, &op->gateway,
+				 result == 0 ? FIB_NEXTHOP_ABSENT : FIB_NEXTHOP_THERE,
+				 worker->pool->config.queue);
 		return result;
 	}
 	return result;
