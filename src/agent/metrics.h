@@ -97,6 +97,8 @@ enum metric_restart {
 	  "Duration of requests to etcd; a watch counts until it ends.")                           \
 	X(WATCH_RESTARTS, COUNTER, "watch_restarts_total", RESTART, NONE,                          \
 	  "Times that the watch of the store began anew.")                                         \
+	X(WATCH_CONNECTED, GAUGE, "watch_connected", NONE, NONE,                                   \
+	  "1 while the watch of the store stands, 0 while changes do not arrive.")                 \
 	X(WATCH_LAST_EVENT, GAUGE_NS, "watch_last_event_timestamp_seconds", NONE, NONE,            \
 	  "Unix time of the last change that came from the store, 0 before the first.")            \
 	X(EVENT_TO_KERNEL, HISTOGRAM, "event_to_kernel_seconds", NONE, NONE,                       \

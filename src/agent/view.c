@@ -6,6 +6,8 @@
 
 /* The main thread comes round every ten seconds at least. */
 #define HEALTHY_FOR_NS (60 * NS_PER_S)
+/* A watch that is away for so long did not just move to another member. */
+#define WATCH_AWAY_NS (30 * NS_PER_S)
 
 static const char *drain_name(enum lease_drain drain)
 {
@@ -73,6 +75,11 @@ static void view_watcher(struct agent *a, struct status_view *v)
 				   watcher.problem[0] ? watcher.problem : "not asked yet");
 	else if (!a->drained)
 		status_view_reason(v, "routes are being set for the first time");
+	if (a->synced && !watcher.connected && watcher.away_ns &&
+	    clock_ns() - watcher.away_ns > WATCH_AWAY_NS)
+		status_view_warning(v, "changes of other nodes have not arrived for %lld s: %s",
+				    (long long)((clock_ns() - watcher.away_ns) / NS_PER_S),
+				    watcher.problem[0] ? watcher.problem : "the watch is away");
 }
 
 static void view_leftovers_locked(const struct agent *a, struct status_view *v)

@@ -120,6 +120,7 @@ static void on_connected(void *arg)
 	struct watcher *w = arg;
 
 	w->connected_ns = clock_ns();
+	metric_set(METRIC_WATCH_CONNECTED, 0, 1);
 	mutex_hold(&w->lock);
 	w->status.connected = true;
 	w->status.problem[0] = '\0';
@@ -160,6 +161,10 @@ static int list(struct watcher *w, struct err *err)
 	if (r < 0)
 		return r;
 	w->comparing = false;
+	mutex_lock(&w->lock);
+	if (!w->status.away_ns)
+		w->status.away_ns = clock_ns();
+	mutex_unlock(&w->lock);
 	peers_end_sync(w->peers);
 	check_own_record(w);
 	w->on_synced(w->arg);
@@ -184,7 +189,10 @@ static int watch(struct watcher *w, struct err *err)
 	r = store_watch(w->store, &handler, w->compare_ns, err);
 	if (w->connected_ns && clock_ns() - w->connected_ns > STANDING_NS)
 		w->failures = 0;
+	metric_set(METRIC_WATCH_CONNECTED, 0, 0);
 	mutex_hold(&w->lock);
+	if (w->status.connected)
+		w->status.away_ns = clock_ns();
 	w->status.connected = false;
 	return r;
 }

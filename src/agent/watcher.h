@@ -34,6 +34,7 @@ struct watcher_config {
 
 struct watcher_status {
 	bool connected;		    /* the watch stands */
+	int64_t away_ns;	    /* since when it does not, by clock_ns(); 0: not listed */
 	int64_t last_change_ns;	    /* by clock_ns(); 0: none yet */
 	char problem[ERR_TEXT_MAX]; /* why the store could not be listed or watched; "" */
 };

@@ -319,13 +319,20 @@ static int on_data(const char *data, size_t len, void *arg, struct err *err)
 	return splitter_feed(arg, data, len, err);
 }
 
-/* What is to come again at the start came long ago, or never will. */
+/*
+ * The member answers, by another connection. But a watch is confirmed at once: somebody in between
+ * swallows it. And what is to come again at the start came long ago, or never will.
+ */
 static int on_idle(void *arg, struct err *err)
 {
 	const struct splitter *splitter = arg;
 	const struct watching *w = splitter->arg;
 
-	return w->connected && w->replay && !w->proven ? restored(err) : 0;
+	if (!w->connected)
+		return err_set(err, -ETIMEDOUT,
+			       "etcd answers, but does not begin the watch: is there a proxy "
+			       "that holds streams back?");
+	return w->replay && !w->proven ? restored(err) : 0;
 }
 
 static json_t *watch_request(const struct watching *w, const char *folder)

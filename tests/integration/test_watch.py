@@ -87,9 +87,14 @@ def test_a_member_without_a_leader_is_left(make_cluster):
         member.stop()
     wait_for(lambda: not node.status()["store"]["connected"], "the watch to end", 20)
     node.wait_log("leader", timeout=10)
+    # Nothing comes any more, though routes stand and the lease lives: people should know.
+    wait_for(lambda: any("have not arrived" in w for w in node.status()["warnings"]),
+             "a warning", 60)
+    assert "\npoplin_watch_connected 0\n" in node.http("/metrics")[1]
     for member in cluster.members[:2]:
         member.heal()
     wait_for(lambda: node.status()["store"]["connected"], "the watch", 40)
+    assert "\npoplin_watch_connected 1\n" in node.http("/metrics")[1]
     subnet = new_record(cluster, 150)
     wait_for(lambda: subnet in node.routes(), "the route", 30)
 

@@ -628,6 +628,59 @@ static void answers_that_are_not_etcds_are_told_apart(void **state)
 	}
 }
 
+static void *hold_watches_back(void *arg)
+{
+	static const char version[] = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+				      "{\"etcdserver\":\"3.4.23\",\"etcdcluster\":\"3.4.0\"}";
+	struct canned *c = arg;
+	char data[4096];
+	int held = -1;
+
+	for (unsigned i = 0; i < c->count; i++) {
+		int fd = accept4(c->fd, NULL, NULL, SOCK_CLOEXEC);
+		ssize_t n;
+
+		if (fd < 0)
+			break;
+		n = read(fd, data, sizeof(data));
+		if (n > 0 && memmem(data, (size_t)n, "/version", 8)) {
+			(void)!write(fd, version, strlen(version));
+			close(fd);
+		} else {
+			held = fd;
+		}
+	}
+	if (held >= 0) {
+		(void)!read(held, data, sizeof(data)); /* until the other side leaves */
+		close(held);
+	}
+	return NULL;
+}
+
+/* Whatever stands in between answers for etcd, or passes everything on but streams. */
+static void a_watch_that_is_never_confirmed_is_noticed(void **state)
+{
+	const struct store_handler handler = { .on_change = ignore_change };
+	struct canned c = { .count = 2 };
+	struct err err = ERR_INIT;
+	int64_t start = clock_ns();
+	char endpoint[64];
+	struct store *s;
+
+	c.fd = bind_any(&c.port);
+	assert_int_equal(listen(c.fd, 4), 0);
+	(void)snprintf(endpoint, sizeof(endpoint), "127.0.0.1:%u", c.port);
+	s = open_store(*state, endpoint);
+	assert_int_equal(thread_start(&c.thread, "held", hold_watches_back, &c), 0);
+	assert_int_equal(store_watch(s, &handler, start + 40 * NS_PER_S, &err), -ETIMEDOUT);
+	assert_true(clock_ns() - start < 30 * NS_PER_S);
+	assert_non_null(strstr(err.text, "does not begin the watch"));
+	store_close(s);
+	(void)shutdown(c.fd, SHUT_RDWR);
+	thread_join(&c.thread);
+	close(c.fd);
+}
+
 #define WATCH_TEST(f) cmocka_unit_test_setup(f, prefix_setup)
 
 int main(void)
@@ -646,6 +699,7 @@ int main(void)
 		WATCH_TEST(a_handler_that_fails_ends_the_call_with_its_error),
 		WATCH_TEST(the_endpoint_that_answers_is_found),
 		WATCH_TEST(a_call_to_a_silent_server_is_cancelled),
+		WATCH_TEST(a_watch_that_is_never_confirmed_is_noticed),
 		WATCH_TEST(answers_that_are_not_etcds_are_told_apart),
 		WATCH_TEST(huge_values_do_not_hide_the_others),
 		WATCH_TEST(an_etcd_that_restarts_ends_the_watch_and_it_resumes),
