@@ -87,6 +87,8 @@ DEFINE_AUTO(struct access *, access_free)
  */
 int etcd_call(struct store *s, enum store_op op, const char *path, const json_t *body, json_t **ret,
 	      struct err *err);
+/* How long the next request may take at one endpoint. */
+int64_t etcd_timeout_ms(const struct store *s);
 /* Sends ahead what the next etcd_call() will ask: etcd works on it meanwhile. */
 void etcd_call_ahead(struct store *s, const char *path, const json_t *body);
 /*

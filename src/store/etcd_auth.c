@@ -14,9 +14,8 @@
 #include "poplin/base/clock.h"
 #include "poplin/base/file.h"
 
-#define LOGIN_TIMEOUT_MS 5000
-#define PASSWORD_MAX	 4096
-#define NO_USERS_NS	 (5 * 60 * NS_PER_S)
+#define PASSWORD_MAX 4096
+#define NO_USERS_NS  (5 * 60 * NS_PER_S)
 
 /* The file's one line; what follows the first newline is not part of it. */
 int etcd_password(const char *path, struct buf *ret, struct err *err)
@@ -63,7 +62,7 @@ static int ask_for_token(struct store *s, const char *url, const char *text, str
 	const struct http_request request = {
 		.url = url,
 		.body = text,
-		.timeout_ms = LOGIN_TIMEOUT_MS,
+		.timeout_ms = etcd_timeout_ms(s),
 		.body_max = 65536,
 	};
 	auto_(json_decref) json_t *answer = NULL;

@@ -116,7 +116,7 @@ static void observe(struct store *s, enum store_op op, int result, int64_t start
 		s->observe(op, result, clock_ns() - start_ns, s->observe_arg);
 }
 
-static int64_t call_timeout_ms(const struct store *s)
+int64_t etcd_timeout_ms(const struct store *s)
 {
 	if (!s->timeout_ms || s->timeout_ms > CALL_TIMEOUT_MS)
 		return CALL_TIMEOUT_MS;
@@ -130,7 +130,7 @@ static int perform(struct store *s, const char *url, const char *text, struct er
 		.url = url,
 		.body = text,
 		.headers = headers,
-		.timeout_ms = call_timeout_ms(s),
+		.timeout_ms = etcd_timeout_ms(s),
 		.body_max = ANSWER_MAX,
 	};
 
@@ -177,7 +177,7 @@ static int explain_missing(struct store *s, const char *host, struct err *err)
 	char url[ETCD_URL_MAX + 64];
 	const struct http_request request = {
 		.url = url,
-		.timeout_ms = call_timeout_ms(s),
+		.timeout_ms = etcd_timeout_ms(s),
 		.body_max = 65536,
 	};
 	auto_(json_decref) json_t *answer = NULL;
@@ -208,7 +208,7 @@ void etcd_call_ahead(struct store *s, const char *path, const json_t *body)
 		.url = url,
 		.body = text,
 		.headers = headers,
-		.timeout_ms = call_timeout_ms(s),
+		.timeout_ms = etcd_timeout_ms(s),
 		.body_max = ANSWER_MAX,
 	};
 

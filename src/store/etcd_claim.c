@@ -10,8 +10,9 @@
  *					   one, which by then holds nothing: watchers see a PUT,
  *					   never a DELETE
  *	record there, another machine's	   -EEXIST: two machines share a name
- *	record there, bare, no lease	   the Python agent's: its subnet is taken over, unless we
- *					   hold another
+ *	record there, bare, no lease	   the Python agent's: its subnet is taken over
+ *	record there, not the preferred	   an older store's or put by hand, while pods have addresses
+ *					   of the preferred subnet: that one, unless another holds it
  *	no record			   the preferred subnet; otherwise a ticket from the
  *					   counter key gives the first candidate, and the next
  *					   free one is taken
@@ -247,17 +248,40 @@ int claim_tell_other_machine(const struct claimer *c, const struct record *recor
 
 /* -- deciding ----------------------------------------------------------------------------- */
 
-/*
- * Whether what the record says is to be kept. A bare one that was put over ours while we hold
- * another subnet is not: pods have addresses of that.
- */
-static bool usable(const struct claimer *c, const struct record *record, bool bare)
+static bool usable(const struct claimer *c, const struct record *record)
 {
 	uint32_t index;
 
-	if (bare && c->req->preferred && prefix_cmp(c->req->preferred, &record->subnets[0]) != 0)
-		return false;
 	return record->nsubnets > 0 && network_index(c->req->network, &record->subnets[0], &index);
+}
+
+/* The subnet that we hold, in place of the one that our record names. */
+static int claim_instead(struct claimer *c, struct store_claim *ret, struct err *err)
+{
+	int r = claim_survey(c, err);
+
+	if (r == 0)
+		r = claim_preferred(c, ret, err);
+	if (r == 0 && c->record.lease)
+		(void)etcd_revoke(c->store, (uint64_t)c->record.lease, NULL);
+	return r;
+}
+
+/* A record of ours. -EADDRINUSE: no subnet that it leads to is to be had. */
+static int keep(struct claimer *c, const struct record *record, bool only_preferred,
+		struct store_claim *ret, struct err *err)
+{
+	const struct prefix *preferred = c->req->preferred;
+	uint32_t index;
+
+	if (preferred && prefix_cmp(preferred, &record->subnets[0]) != 0 &&
+	    network_index(c->req->network, preferred, &index)) {
+		int r = claim_instead(c, ret, err);
+
+		if (r != -EADDRINUSE || only_preferred)
+			return r;
+	}
+	return attach(c, record, ret, err);
 }
 
 /* One decision on what is seen now. */
@@ -278,8 +302,8 @@ static int decide(struct claimer *c, bool only_preferred, struct store_claim *re
 		ours = strcmp(record.machine, c->req->record->machine) == 0;
 		if (!ours && !bare)
 			return claim_tell_other_machine(c, &record, err);
-		if (usable(c, &record, bare)) {
-			r = attach(c, &record, ret, err);
+		if (usable(c, &record)) {
+			r = keep(c, &record, only_preferred, ret, err);
 			/* Else the subnet that it names is another node's by now. */
 			if (r != -EADDRINUSE)
 				return r;
@@ -358,7 +382,9 @@ int store_verify(struct store *s, const char *node, const struct store_claim *cl
 		claim_compare(&(struct seen){ key, (int64_t)claim->subnet_version, 0 }));
 	if (!body)
 		return err_errno(err, -ENOMEM, "verify");
+	s->timeout_ms = claim->ttl_s * 1000 / 6; /* as store_renew(): the lease runs on */
 	r = etcd_call(s, STORE_TXN, "/v3/kv/txn", body, &answer, err);
+	s->timeout_ms = 0;
 	if (r < 0 || json_is_true(json_object_get(answer, "succeeded")))
 		return r;
 	return err_set(err, -ENOENT, "the keys of node '%s' and subnet %s are not as they were put",

@@ -104,6 +104,7 @@ int claim_survey(struct claimer *c, struct err *err)
 
 	if (r < 0)
 		return r;
+	free(c->taken);
 	c->taken = calloc(network_subnets(c->req->network) / 8 + 1, 1);
 	body = survey_request(folder, c->subnets_folder);
 	if (!c->taken || !body)

@@ -100,6 +100,21 @@ def test_a_record_put_over_ours_is_repaired(make_cluster):
     assert first.ready()
 
 
+def test_a_record_that_names_another_subnet_does_not_move_the_node(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60)
+    first, second = cluster.start_nodes(2)
+    subnet, old, other = first.subnet, first.pod("old"), second.pod("other")
+    good = json.loads(cluster.get()["/poplin/nodes/n1"])
+    cluster.put("/poplin/nodes/n1", json.dumps({**good, "subnets": ["10.2.222.0/24"]}))
+    wait_for(lambda: json.loads(cluster.get()["/poplin/nodes/n1"]) == good, "our record", 10)
+    wait_for(first.ready, "it to be ready")
+    assert first.subnet == subnet
+    assert "/poplin/nodes-subnets/10.2.222.0-24" not in cluster.get()
+    second.wait_routes({subnet: first.address})
+    assert old.ping(other.address)
+    assert first.metric("poplin_lease_conflicts_total") == 0
+
+
 def test_a_record_of_another_machine_over_ours_is_reported_and_not_fought(make_cluster):
     cluster = make_cluster(LEASE_TTL=60)
     first, = cluster.start_nodes(1)

@@ -530,6 +530,84 @@ static void a_bare_record_over_ours_does_not_move_us(void **state)
 	check_keys(s, "n1", &again);
 }
 
+static void a_record_that_names_another_subnet_does_not_move_us(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	struct store_claim_request req = request("n1");
+	struct store_claim first = claim(s, "n1"), other, again;
+	struct err err = ERR_INIT;
+	auto_kv kv = { .lease = 0 };
+
+	/* As a restored backup has it: an older claim of ours, with a lease that lives. */
+	assert_int_equal(store_release(s, "n1", "mine", NULL, &err), 0);
+	other = claim(s, "n1");
+	assert_int_not_equal(prefix_cmp(&first.subnet, &other.subnet), 0);
+	req.preferred = &first.subnet;
+	SHOULD_WORK(store_claim(s, &req, true, &again, &err), &err);
+	assert_int_equal(prefix_cmp(&again.subnet, &first.subnet), 0);
+	check_keys(s, "n1", &again);
+	/* Nothing is left of the other one. */
+	assert_int_equal(store_renew(s, &other, &err), -ENOENT);
+	/* As by hand, without a lease. */
+	set_record(s, "n1",
+		   "{\"version\":1,\"subnets\":[\"10.2.222.0/24\"],\"address\":\"192.168.0.11\","
+		   "\"backend\":{\"type\":\"host-gw\"},\"machine\":\"mine\"}");
+	SHOULD_WORK(store_claim(s, &req, true, &again, &err), &err);
+	assert_int_equal(prefix_cmp(&again.subnet, &first.subnet), 0);
+	check_keys(s, "n1", &again);
+	assert_false(get_key(s, &kv, "%s-subnets/10.2.222.0-24", s->prefix));
+}
+
+static void a_record_counts_when_another_node_holds_the_subnet_that_was_ours(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	struct store_claim_request req = request("n1");
+	struct store_claim theirs = claim(s, "n2"), mine_now = claim(s, "n1"), again;
+	struct err err = ERR_INIT;
+
+	req.preferred = &theirs.subnet;
+	assert_int_equal(store_claim(s, &req, true, &again, &err), -EADDRINUSE);
+	SHOULD_WORK(store_claim(s, &req, false, &again, &err), &err);
+	assert_int_equal(again.lease, mine_now.lease);
+	check_keys(s, "n1", &again);
+	check_keys(s, "n2", &theirs);
+}
+
+/* -- deadlines ----------------------------------------------------------------------- */
+
+/* With a short lease an endpoint that keeps silent must leave time for the others. */
+static void a_silent_endpoint_takes_a_sixth_of_the_ttl_at_most(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	struct store_claim c = claim(s, "n1");
+	char silent[64], password[96];
+	struct store_config config = { .prefix = *state, .counter_key = "/counter" };
+	struct err err = ERR_INIT;
+	uint16_t port;
+	int fd = bind_any(&port), file;
+
+	assert_int_equal(listen(fd, 8), 0);
+	(void)snprintf(silent, sizeof(silent), "127.0.0.1:%u", port);
+	(void)snprintf(password, sizeof(password), "%s/password", server.dir);
+	file = open(password, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(write(file, "secret", 6), 6);
+	close(file);
+	config.access.endpoints = silent;
+	c.ttl_s = 3;
+	for (int login = 0; login < 2; login++) {
+		auto_(store_close) struct store *to_silent = NULL;
+		int64_t start;
+
+		config.access.user = login ? "root" : NULL;
+		config.access.password_file = login ? password : NULL;
+		SHOULD_WORK(store_open(&to_silent, &config, &err), &err);
+		start = clock_ns();
+		assert_int_equal(store_verify(to_silent, "n1", &c, &err), -ETIMEDOUT);
+		assert_true(clock_ns() - start < 3 * NS_PER_S);
+	}
+	close(fd);
+}
+
 /* -- lost answers ---------------------------------------------------------------------- */
 
 /* Stands between store and etcd and swallows the answer of the first transaction that compares. */
@@ -650,6 +728,9 @@ int main(void)
 		CLAIM_TEST(a_new_lease_is_told_before_the_keys_move),
 		CLAIM_TEST(nodes_agree_on_the_network),
 		CLAIM_TEST(a_bare_record_over_ours_does_not_move_us),
+		CLAIM_TEST(a_record_that_names_another_subnet_does_not_move_us),
+		CLAIM_TEST(a_record_counts_when_another_node_holds_the_subnet_that_was_ours),
+		CLAIM_TEST(a_silent_endpoint_takes_a_sixth_of_the_ttl_at_most),
 	};
 
 	return cmocka_run_group_tests(tests, setup, etcd_teardown);

@@ -107,8 +107,9 @@ struct store_claim_request {
 /*
  * Gets the node a subnet, in one transaction that puts the node's record and the subnet's key under
  * one lease. A record of ours that is still alive is attached to (same subnet, lease renewed,
- * nothing rewritten unless the record or the TTL differs); otherwise the preferred subnet if it is
- * free, otherwise the first free one from our ticket on. -ENOSPC: no subnet is free. -EEXIST:
+ * nothing rewritten unless the record or the TTL differs, or it names another subnet than the
+ * preferred one and that is free); otherwise the preferred subnet if it is free, otherwise the
+ * first free one from our ticket on. -ENOSPC: no subnet is free. -EEXIST:
  * another machine holds this node name and is alive. -EADDRINUSE: a preferred subnet was demanded
  * (`only_preferred`) and somebody else holds it. -EDOM: the cluster's network, which the
  * first node of all wrote, is another than req->network; both stand in the text.
