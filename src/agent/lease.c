@@ -30,7 +30,7 @@
  * A hundredth of the TTL is taken off, as two machines' clocks may run at different speeds (the
  * kernel lets NTP change it by 0.05 %).
  */
-#include "lease.h"
+#include "lease_private.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -40,8 +40,6 @@
 #include "metrics.h"
 #include "poplin/base/clock.h"
 #include "poplin/base/log.h"
-#include "poplin/base/thread.h"
-#include "promise.h"
 
 #define CLAIM_BACKOFF_MIN_NS (NS_PER_S / 2)
 #define CLAIM_BACKOFF_MAX_NS (30 * NS_PER_S)
@@ -51,41 +49,7 @@
 
 enum round { ROUND_CLAIM, ROUND_RENEW, ROUND_VERIFY, ROUND_DRAIN, ROUND_STOP };
 
-struct lease {
-	struct thread thread;
-	struct store *store; /* of the thread; cancelled and given endpoints from others */
-	char node[NODE_NAME_TEXT_MAX];
-	char *state_dir;
-	struct network network;
-	void (*on_change)(void *arg);
-	int (*may_release)(void *arg, struct err *err);
-	void *arg;
-
-	/* Of the thread alone. */
-	struct store_claim claim; /* its subnet is set as soon as one is remembered */
-	bool claimed;		  /* claim is what the store has, as far as we know */
-	bool claim_due;		  /* a claim is to be made, or was tried and failed */
-	bool lost;		  /* claim.subnet is another node's: told already */
-	unsigned failures, renewals;
-	struct promise promise;
-
-	struct mutex lock;
-	struct cond wake;
-	/* Under lock: what the others asked for... */
-	bool stop;
-	bool asked;   /* one of these; do not wait for the backoff to end */
-	bool reclaim; /* go through store_claim() again */
-	bool verify;
-	bool drain;
-	bool fence;
-	int64_t ttl_s;
-	struct record record;
-	/* ... and what they may read. */
-	struct lease_status status;
-	uint64_t version; /* of the record that we put */
-};
-
-/* -- what others read ------------------------------------------------------- */
+/* -- what others read (lease_ask.c) ----------------------------------------- */
 
 static int64_t certain_ns(int64_t ttl_s)
 {
@@ -95,13 +59,6 @@ static int64_t certain_ns(int64_t ttl_s)
 static int64_t deadline_of(const struct store_claim *claim)
 {
 	return claim->sent_boot_ns + certain_ns(claim->ttl_s);
-}
-
-void lease_get(struct lease *l, struct lease_status *ret)
-{
-	mutex_hold(&l->lock);
-	*ret = l->status;
-	ret->held = ret->held && clock_boot_ns() < ret->deadline_boot_ns;
 }
 
 static void publish_failure(struct lease *l, int r, const struct err *err)
@@ -122,7 +79,7 @@ static void publish_failure(struct lease *l, int r, const struct err *err)
 		l->on_change(l->arg);
 }
 
-static void publish_claim(struct lease *l)
+static void publish_claim(struct lease *l, int64_t deadline_ns)
 {
 	bool changed;
 
@@ -132,7 +89,7 @@ static void publish_claim(struct lease *l)
 	l->status.tried = l->status.held = l->status.confirmed = true;
 	l->status.subnet = l->claim.subnet;
 	l->status.ttl_s = l->claim.ttl_s;
-	l->status.deadline_boot_ns = deadline_of(&l->claim);
+	l->status.deadline_boot_ns = deadline_ns;
 	l->status.problem[0] = '\0';
 	if (l->status.drain != LEASE_KEPT)
 		l->status.drain = LEASE_SERVES;
@@ -190,6 +147,7 @@ static int before_lease(const struct store_claim *claim, void *arg, struct err *
 	const struct nodestate *said = &l->promise.said;
 	int64_t deadline = deadline_of(claim);
 
+	l->tried = *claim;
 	if (prefix_cmp(&claim->subnet, &said->subnet) != 0)
 		deadline = 0; /* what stands there is about another subnet */
 	if (said->lease_deadline_ns <= deadline)
@@ -227,7 +185,7 @@ static void held_now(struct lease *l)
 	l->claim_due = l->lost = false;
 	l->failures = 0;
 	promise_try(&l->promise, &l->claim.subnet, deadline_of(&l->claim), false);
-	publish_claim(l);
+	publish_claim(l, deadline_of(&l->claim));
 }
 
 static void note_loss(struct lease *l, const struct err *why)
@@ -244,11 +202,18 @@ static void note_loss(struct lease *l, const struct err *why)
 		  prefix_format(&l->claim.subnet, text), why->text);
 }
 
+static void take_suspicion_locked(struct lease *l)
+{
+	l->suspected = l->suspected || l->suspect;
+	l->suspect = false;
+}
+
 /* Takes what was asked for since the last round. */
 static struct store_claim_request take_request(struct lease *l, struct record *record)
 {
 	mutex_hold(&l->lock);
 	l->reclaim = l->verify = false;
+	take_suspicion_locked(l);
 	*record = l->record;
 	return (struct store_claim_request){
 		.node = l->node,
@@ -259,6 +224,41 @@ static struct store_claim_request take_request(struct lease *l, struct record *r
 		.on_lease = before_lease,
 		.arg = l,
 	};
+}
+
+/*
+ * A claim failed, for what has nothing to do with the one that stands: that lease is to live on.
+ * Its keys may hang on the lease that was tried, though, as long as that one can live.
+ */
+static void keep_old(struct lease *l)
+{
+	struct err err = ERR_INIT;
+	int64_t deadline, bound;
+	int r;
+
+	if (l->suspected) {
+		doubt(l);
+		return;
+	}
+	if (!l->claim.lease)
+		return; /* an earlier process' claim: it ends as promised */
+	r = store_renew(l->store, &l->claim, &err);
+	if (r != -ECANCELED)
+		metric_inc_label(METRIC_LEASE_RENEWALS, (unsigned)(r == 0	  ? METRIC_OK
+								   : r == -ENOENT ? METRIC_LOST
+										  : METRIC_ERROR));
+	if (r == 0)
+		r = store_verify(l->store, l->node, &l->claim, &err);
+	if (r == -ENOENT)
+		doubt(l);
+	if (r < 0)
+		return;
+	deadline = deadline_of(&l->claim);
+	bound = deadline_of(&l->tried);
+	if (l->tried.lease && bound < deadline && clock_boot_ns() < bound)
+		deadline = bound;
+	promise_try(&l->promise, &l->claim.subnet, deadline, false);
+	publish_claim(l, deadline);
 }
 
 static int claim(struct lease *l, struct err *err)
@@ -283,9 +283,14 @@ static int claim(struct lease *l, struct err *err)
 	metric_inc_label(METRIC_LEASE_CLAIMS, (unsigned)(r < 0 ? METRIC_ERROR : METRIC_OK));
 	if (r == -EEXIST)
 		lose(l);
-	if (r < 0)
+	if (r < 0) {
+		if (l->claimed)
+			keep_old(l);
 		return r;
+	}
 	l->claim = claimed;
+	l->tried.lease = 0;
+	l->suspected = false;
 	held_now(l);
 	log_info("%s" KV("subnet", "%s") KV("ttl_s", "%" PRId64),
 		 had ? "claim brought up to date" : "subnet claimed",
@@ -299,6 +304,7 @@ static int verify(struct lease *l, struct err *err)
 
 	mutex_lock(&l->lock);
 	l->verify = false;
+	take_suspicion_locked(l);
 	mutex_unlock(&l->lock);
 	r = store_verify(l->store, l->node, &l->claim, err);
 	if (r == -ENOENT) {
@@ -308,6 +314,10 @@ static int verify(struct lease *l, struct err *err)
 		doubt(l);
 		return claim(l, err);
 	}
+	if (r == 0)
+		l->suspected = false;
+	if (r < 0 && r != -ECANCELED && l->suspected)
+		doubt(l); /* what was seen tells against it, and nothing for it */
 	if (r < 0)
 		l->renewals = RENEWALS_PER_VERIFY - 1; /* so the next renewal looks again */
 	return r;
@@ -467,76 +477,7 @@ static void *run(void *arg)
 	return NULL;
 }
 
-/* -- what others ask for ---------------------------------------------------- */
-
-static void ask_locked(struct lease *l)
-{
-	l->asked = true;
-	cond_signal(&l->wake);
-}
-
-void lease_set_ttl(struct lease *l, int64_t ttl_s)
-{
-	mutex_hold(&l->lock);
-	l->ttl_s = ttl_s;
-	l->reclaim = true;
-	ask_locked(l);
-}
-
-void lease_set_fence(struct lease *l, bool fence)
-{
-	mutex_hold(&l->lock);
-	l->fence = fence;
-	ask_locked(l);
-}
-
-void lease_set_address(struct lease *l, const struct addr *address)
-{
-	mutex_hold(&l->lock);
-	l->record.address = *address;
-	l->reclaim = true;
-	ask_locked(l);
-}
-
-void lease_drain(struct lease *l, bool drain)
-{
-	mutex_lock(&l->lock);
-	l->drain = drain;
-	l->reclaim = !drain;
-	if (drain)
-		l->status.drain = LEASE_DRAINING;
-	ask_locked(l);
-	mutex_unlock(&l->lock);
-	store_cancel(l->store); /* a request that runs may wait long for its answer */
-}
-
-void lease_check(struct lease *l, const struct store_change *change)
-{
-	mutex_hold(&l->lock);
-	/* Before the first claim was answered nothing is known of it, nor promised. */
-	if (!l->version || (change->value && change->version == l->version))
-		return;
-	l->verify = true;
-	ask_locked(l);
-}
-
-void lease_verify(struct lease *l)
-{
-	mutex_hold(&l->lock);
-	l->verify = true;
-	ask_locked(l);
-}
-
-int lease_set_access(struct lease *l, const struct store_access *access, struct err *err)
-{
-	int r = store_set_access(l->store, access, err);
-
-	if (r < 0)
-		return r;
-	mutex_hold(&l->lock);
-	ask_locked(l);
-	return 0;
-}
+/* -- beginning and end ------------------------------------------------------ */
 
 static void lease_free(struct lease *l)
 {

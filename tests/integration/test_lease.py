@@ -161,6 +161,28 @@ def test_a_subnets_key_that_went_comes_back(make_cluster):
     assert lease_of(cluster, subnet_key(first.subnet)) == lease_of(cluster)
 
 
+def test_a_claim_that_fails_does_not_let_a_healthy_lease_run_out(make_cluster):
+    cluster = make_cluster(LEASE_TTL=5)
+    first, second = cluster.start_nodes(2)
+    subnet, watch = first.subnet, cluster.watch_deletes()
+    good = cluster.get()["/poplin/nodes-network"]
+    cluster.put("/poplin/nodes-network", "{")
+    first.write_config(LEASE_TTL=6)
+    first.hangup()
+    first.wait_log("settings of the cluster in key /poplin/nodes-network")
+    renewals = 'poplin_lease_renewals_total{result="ok"}'
+    before = first.metric(renewals)
+    # More than twice the TTL.
+    wait_for(lambda: first.metric(renewals) >= before + 12, "renewals", 40)
+    assert watch.deletes() == []
+    assert state(first)["leaseDeadlineBootNs"] > boot_ns()
+    first.pod("meanwhile")
+    assert second.routes() == {subnet: first.address}
+    cluster.put("/poplin/nodes-network", good)
+    wait_for(lambda: first.status()["lease"]["ttl_s"] == 6, "the other TTL", 10)
+    watch.close()
+
+
 # -- the fence --------------------------------------------------------------------------
 
 def test_the_deadline_never_passes_the_end_of_the_lease(make_cluster):

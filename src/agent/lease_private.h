@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the files of the lease share: lease.c is the thread, lease_ask.c what other threads ask of
+ * it and read.
+ */
+#ifndef POPLIN_AGENT_LEASE_PRIVATE_H
+#define POPLIN_AGENT_LEASE_PRIVATE_H
+
+#include "lease.h"
+#include "poplin/base/thread.h"
+#include "promise.h"
+
+#define LEASES_KEPT 8
+
+struct lease {
+	struct thread thread;
+	struct store *store; /* of the thread; cancelled and given endpoints from others */
+	char node[NODE_NAME_TEXT_MAX];
+	char *state_dir;
+	struct network network;
+	void (*on_change)(void *arg);
+	int (*may_release)(void *arg, struct err *err);
+	void *arg;
+
+	/* Of the thread alone. */
+	struct store_claim claim; /* its subnet is set as soon as one is remembered */
+	bool claimed;		  /* claim is what the store has, as far as we know */
+	bool claim_due;		  /* a claim is to be made, or was tried and failed */
+	bool lost;		  /* claim.subnet is another node's: told already */
+	bool rivalled;		  /* another machine holds our name: told already */
+	bool suspected; /* suspect, as taken by the thread; until a look tells otherwise */
+	unsigned failures, renewals;
+	uint64_t leases[LEASES_KEPT]; /* ours, the newest ones, in a ring */
+	unsigned nleases;	      /* ever; 0: an earlier process may have had any */
+	struct store_claim tried;     /* by a claim that failed: its answer may have got lost */
+	struct promise promise;
+
+	struct mutex lock;
+	struct cond wake;
+	/* Under lock: what the others asked for... */
+	bool stop;
+	bool asked;   /* one of these; do not wait for the backoff to end */
+	bool reclaim; /* go through store_claim() again */
+	bool verify;
+	bool suspect; /* verify because our record went, or another one names our subnet */
+	bool drain;
+	bool fence;
+	int64_t ttl_s;
+	struct record record;
+	/* ... and what they may read. */
+	struct lease_status status;
+	uint64_t version; /* of the record that we put */
+};
+
+#endif
