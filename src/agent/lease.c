@@ -43,6 +43,8 @@
 
 #define CLAIM_BACKOFF_MIN_NS (NS_PER_S / 2)
 #define CLAIM_BACKOFF_MAX_NS (30 * NS_PER_S)
+#define HURRY_NS	     (60 * NS_PER_S) /* claims that follow so soon are counted */
+#define HURRIES_FREE	     3
 #define RENEW_BACKOFF_MIN_NS NS_PER_S
 #define RENEW_JITTER	     20 /* percent */
 #define RENEWALS_PER_VERIFY  4
@@ -141,12 +143,24 @@ static void lose(struct lease *l)
 		promise_try(&l->promise, &l->claim.subnet, 0, l->promise.said.drained);
 }
 
+/* A record of ours under another lease is put by a clone of this machine. */
+static void remember(struct lease *l, uint64_t lease)
+{
+	for (size_t i = 0; i < LEASES_KEPT; i++)
+		if (l->leases[i] == lease)
+			return;
+	if (l->claim.lease && l->leases[l->next_lease % LEASES_KEPT] == l->claim.lease)
+		l->next_lease++;
+	l->leases[l->next_lease++ % LEASES_KEPT] = lease;
+}
+
 static int before_lease(const struct store_claim *claim, void *arg, struct err *err)
 {
 	struct lease *l = arg;
 	const struct nodestate *said = &l->promise.said;
 	int64_t deadline = deadline_of(claim);
 
+	remember(l, claim->lease);
 	l->tried = *claim;
 	if (prefix_cmp(&claim->subnet, &said->subnet) != 0)
 		deadline = 0; /* what stands there is about another subnet */
@@ -182,7 +196,7 @@ static void recall(struct lease *l, const struct prefix *otherwise)
 static void held_now(struct lease *l)
 {
 	l->claimed = true;
-	l->claim_due = l->lost = false;
+	l->claim_due = l->lost = l->rivalled = false;
 	l->failures = 0;
 	promise_try(&l->promise, &l->claim.subnet, deadline_of(&l->claim), false);
 	publish_claim(l, deadline_of(&l->claim));
@@ -200,6 +214,18 @@ static void note_loss(struct lease *l, const struct err *why)
 		  "other nodes cannot reach them: start them anew" KV("subnet", "%s")
 			  KV("reason", "%s"),
 		  prefix_format(&l->claim.subnet, text), why->text);
+}
+
+static void note_rival(struct lease *l, const struct err *why)
+{
+	if (l->rivalled || !l->claim.lease)
+		return;
+	l->rivalled = true;
+	metric_inc(METRIC_LEASE_CONFLICTS);
+	log_error(
+		"another machine took the name of this node: no new pods here until it is gone" KV(
+			"reason", "%s"),
+		why->text);
 }
 
 static void take_suspicion_locked(struct lease *l)
@@ -221,6 +247,8 @@ static struct store_claim_request take_request(struct lease *l, struct record *r
 		.record = record,
 		.preferred = l->claim.subnet.addr.family != AF_UNSPEC ? &l->claim.subnet : NULL,
 		.ttl_s = l->ttl_s,
+		.leases = l->leases,
+		.nleases = l->claim.lease ? LEASES_KEPT : 0,
 		.on_lease = before_lease,
 		.arg = l,
 	};
@@ -261,6 +289,18 @@ static void keep_old(struct lease *l)
 	publish_claim(l, deadline);
 }
 
+/* Whatever others do to our keys, again and again, we answer ever more slowly. */
+static void calm_down(struct lease *l)
+{
+	int64_t now = clock_ns();
+
+	l->hurries = now - l->claim_ns < HURRY_NS ? l->hurries + 1 : 0;
+	l->claim_ns = l->calm_ns = now;
+	if (l->hurries > HURRIES_FREE)
+		l->calm_ns += backoff_ns(l->hurries - HURRIES_FREE, CLAIM_BACKOFF_MIN_NS,
+					 CLAIM_BACKOFF_MAX_NS);
+}
+
 static int claim(struct lease *l, struct err *err)
 {
 	struct record record;
@@ -281,15 +321,19 @@ static int claim(struct lease *l, struct err *err)
 	if (r == -ECANCELED)
 		return r;
 	metric_inc_label(METRIC_LEASE_CLAIMS, (unsigned)(r < 0 ? METRIC_ERROR : METRIC_OK));
-	if (r == -EEXIST)
+	if (r == -EEXIST) {
 		lose(l);
+		note_rival(l, err);
+	}
 	if (r < 0) {
 		if (l->claimed)
 			keep_old(l);
 		return r;
 	}
 	l->claim = claimed;
+	remember(l, claimed.lease);
 	l->tried.lease = 0;
+	calm_down(l);
 	l->suspected = false;
 	held_now(l);
 	log_info("%s" KV("subnet", "%s") KV("ttl_s", "%" PRId64),
@@ -312,6 +356,9 @@ static int verify(struct lease *l, struct err *err)
 			"the claim does not stand as it was put, claiming again" KV("reason", "%s"),
 			err->text);
 		doubt(l);
+		if (clock_ns() < l->calm_ns)
+			return err_wrap(err, -EAGAIN, "it was put anew %u times within a minute",
+					l->hurries);
 		return claim(l, err);
 	}
 	if (r == 0)
@@ -395,6 +442,8 @@ static int64_t next_round_ns(const struct lease *l)
 					max < RENEW_BACKOFF_MIN_NS ? max : RENEW_BACKOFF_MIN_NS,
 					max);
 	}
+	if (l->failures && now < l->calm_ns)
+		return l->calm_ns;
 	if (l->failures)
 		return now + backoff_ns(l->failures, CLAIM_BACKOFF_MIN_NS, CLAIM_BACKOFF_MAX_NS);
 	return now + jitter_ns(l->claim.ttl_s * NS_PER_S / 3, RENEW_JITTER);
@@ -416,12 +465,14 @@ static enum round wait_round(struct lease *l, int64_t until_ns)
 	mutex_hold(&l->lock);
 	for (;;) {
 		bool idle = l->drain && l->status.drain == LEASE_DRAINED;
+		/* Without a claim there is nothing to look at: the backoff goes on. */
+		bool asked = l->asked || (l->seen && l->claimed);
 
-		if (l->stop || (l->asked && !idle) ||
+		if (l->stop || (asked && !idle) ||
 		    !cond_wait_until(&l->wake, &l->lock, idle ? INT64_MAX : until_ns))
 			break;
 	}
-	l->asked = false;
+	l->asked = l->seen = false;
 	return choose_locked(l);
 }
 

@@ -16,6 +16,12 @@ static void ask_locked(struct lease *l)
 	cond_signal(&l->wake);
 }
 
+static void see_locked(struct lease *l)
+{
+	l->seen = true;
+	cond_signal(&l->wake);
+}
+
 void lease_set_ttl(struct lease *l, int64_t ttl_s)
 {
 	mutex_hold(&l->lock);
@@ -59,14 +65,14 @@ void lease_check(struct lease *l, const struct store_change *change)
 		return;
 	l->verify = true;
 	l->suspect = l->suspect || !change->value;
-	ask_locked(l);
+	see_locked(l);
 }
 
 void lease_verify(struct lease *l)
 {
 	mutex_hold(&l->lock);
 	l->verify = l->suspect = true;
-	ask_locked(l);
+	see_locked(l);
 }
 
 int lease_set_access(struct lease *l, const struct store_access *access, struct err *err)

@@ -30,8 +30,11 @@ struct lease {
 	bool rivalled;		  /* another machine holds our name: told already */
 	bool suspected; /* suspect, as taken by the thread; until a look tells otherwise */
 	unsigned failures, renewals;
-	uint64_t leases[LEASES_KEPT]; /* ours, the newest ones, in a ring */
-	unsigned nleases;	      /* ever; 0: an earlier process may have had any */
+	uint64_t leases[LEASES_KEPT]; /* of this process, the newest ones, in a ring */
+	unsigned next_lease;	      /* where in it */
+	unsigned hurries;	      /* claims that followed soon on another */
+	int64_t claim_ns;	      /* clock_ns() of the last one that succeeded */
+	int64_t calm_ns;	      /* what the watcher saw leads to no claim before */
 	struct store_claim tried;     /* by a claim that failed: its answer may have got lost */
 	struct promise promise;
 
@@ -42,6 +45,7 @@ struct lease {
 	bool asked;   /* one of these; do not wait for the backoff to end */
 	bool reclaim; /* go through store_claim() again */
 	bool verify;
+	bool seen;    /* the watcher saw something: wakes the thread as asked does, in time */
 	bool suspect; /* verify because our record went, or another one names our subnet */
 	bool drain;
 	bool fence;

@@ -10,6 +10,9 @@
  *					   one, which by then holds nothing: watchers see a PUT,
  *					   never a DELETE
  *	record there, another machine's	   -EEXIST: two machines share a name
+ *	record there, under another lease  -EEXIST: a clone of this machine shares even the machine-id
+ *	than those of this process	   (a new process cannot tell: it takes the claim over, and the
+ *					   other one gives way)
  *	record there, bare, no lease	   the Python agent's: its subnet is taken over
  *	record there, not the preferred	   an older store's or put by hand, while pods have addresses
  *					   of the preferred subnet: that one, unless another holds it
@@ -246,6 +249,28 @@ int claim_tell_other_machine(const struct claimer *c, const struct record *recor
 		prefix_format(&record->subnets[0], subnet));
 }
 
+/* Whether our record hangs on a lease that this process knows to be none of its own. */
+static bool is_twins(const struct claimer *c)
+{
+	uint64_t lease = (uint64_t)c->record.lease;
+
+	for (size_t i = 0; i < c->req->nleases; i++)
+		if (c->req->leases[i] == lease)
+			return false;
+	return lease && c->req->nleases;
+}
+
+static int tell_twin(const struct claimer *c, const struct record *record, struct err *err)
+{
+	char address[ADDR_TEXT_MAX], subnet[PREFIX_TEXT_MAX];
+
+	return err_set(err, -EEXIST,
+		       "node name '%s' is held by another machine with our machine-id, at %s with "
+		       "subnet %s: give a cloned machine another /etc/machine-id and NODE_NAME",
+		       c->req->node, addr_format(&record->address, address),
+		       prefix_format(&record->subnets[0], subnet));
+}
+
 /* -- deciding ----------------------------------------------------------------------------- */
 
 static bool usable(const struct claimer *c, const struct record *record)
@@ -302,6 +327,8 @@ static int decide(struct claimer *c, bool only_preferred, struct store_claim *re
 		ours = strcmp(record.machine, c->req->record->machine) == 0;
 		if (!ours && !bare)
 			return claim_tell_other_machine(c, &record, err);
+		if (is_twins(c))
+			return tell_twin(c, &record, err);
 		if (usable(c, &record)) {
 			r = keep(c, &record, only_preferred, ret, err);
 			/* Else the subnet that it names is another node's by now. */

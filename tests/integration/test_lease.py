@@ -328,3 +328,26 @@ def test_two_machines_that_start_at_once_under_one_name(make_cluster):
     assert loser.routes() == {} and not loser.ip_json("link", "show", "poplin0")
     winner.wait_ready()
     winner.wait_routes({peer.subnet: peer.address})
+
+
+def test_a_cloned_machine_takes_the_name_over_and_nobody_fights(make_cluster):
+    """One NODE_NAME and one machine-id: only the lease tells two machines apart."""
+    cluster = make_cluster(LEASE_TTL=30)
+    first = cluster.node("first", NODE_NAME="same").start(ready=True)
+    watch = cluster.watch_deletes()
+    clone = cluster.node("clone", NODE_NAME="same").start(ready=True)
+    first.wait_log("another machine took the name of this node.*machine-id")
+    wait_for(lambda: not first.ready(), "the first one to give way")
+    assert "no lease of" in refused(first, "late")
+    assert first.metric("poplin_lease_conflicts_total") == 1
+    # It tries again, and leaves the keys alone: one PUT of each was the clone's.
+    first.wait_log("tries=3")
+    puts = [e for e in watch.events() if e[0] == "PUT"]
+    assert sorted(k for _, k in puts if "network" not in k) == \
+        ["/poplin/nodes-subnets/" + clone.subnet.replace("/", "-"), "/poplin/nodes/same"]
+    assert clone.ready() and clone.metric('poplin_lease_claims_total{result="ok"}') == 1
+    assert len(re.findall("another machine took the name", first.log())) == 1
+    clone.stop()
+    clone.poplind("--release")
+    first.wait_ready(40)
+    watch.close()

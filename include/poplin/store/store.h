@@ -97,6 +97,13 @@ struct store_claim_request {
 	const struct prefix *preferred; /* subnet to take if it is free; may be NULL */
 	int64_t ttl_s;
 	/*
+	 * The leases that this process may have put the record under. Under another one, though of our
+	 * machine-id, it is a twin's: a machine that was cloned. None: the record may be an earlier
+	 * process' of this machine.
+	 */
+	const uint64_t *leases;
+	size_t nleases;
+	/*
 	 * Called, if not NULL, before the claim is moved to a new lease: the last moment to promise
 	 * no more than that one will keep. A negative return ends the claim.
 	 */
