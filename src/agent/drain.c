@@ -9,6 +9,7 @@
 #include "poplin/base/log.h"
 #include "poplin/base/mem.h"
 #include "poplin/model/drain.h"
+#include "poplin/model/nodestate.h"
 
 int drain_open(struct drain *d, const char *state_dir, struct err *err)
 {
@@ -52,17 +53,24 @@ bool drain_noticed(struct drain *d)
 static bool wanted(struct drain *d)
 {
 	struct err err = ERR_INIT;
-	bool there = false, force = false;
+	bool there, force;
 
-	if (drain_read(d->state_dir, &there, &force, &err) < 0)
-		log_error("cannot read whether this node is to be drained" KV("error", "%s"),
+	if (drain_read(d->state_dir, &there, &force, &err) < 0) {
+		log_error("cannot read whether this node is to be drained, what was asked for "
+			  "stands" KV("error", "%s"),
 			  err.text);
+		return d->asked;
+	}
 	d->force = force;
 	return there;
 }
 
 bool drain_at_start(struct drain *d)
 {
+	struct nodestate before;
+
+	/* What stands where the file cannot be read. */
+	d->asked = nodestate_read(d->state_dir, &before, NULL) == 0 && before.drained;
 	d->asked = wanted(d);
 	return d->asked;
 }

@@ -124,3 +124,19 @@ def test_no_agent_no_drain(make_cluster):
     attach_refused(first, "late", "no subnet")
     pod.detach()
     assert first.poplind("--force", check=False).returncode == 2
+
+
+def test_a_wish_that_cannot_be_read_changes_nothing(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60)
+    first, = cluster.start_nodes(1)
+    assert ctl(first, "release").returncode == 0
+    # Longer than any wish.
+    wish(first).write_text("x" * 4096)
+    first.wait_log("cannot read whether this node is to be drained")
+    attach_refused(first, "late", "drained")
+    first.stop()
+    first.start()
+    wait_for(lambda: first.status().get("drain", {}).get("state") == "drained", "it to be drained")
+    assert "/poplin/nodes/n1" not in cluster.get()
+    wish(first).unlink()
+    first.wait_ready()
