@@ -348,10 +348,10 @@ static int start_kernel_side(struct agent *a, struct err *err)
 static int start_snapshot(struct agent *a, struct err *err)
 {
 	const struct snapshot_config config = {
-		.state_dir = a->settings->state_dir,
+		.state_dir = a->state_dir,
 		.node = a->node_name,
 		.machine = a->machine,
-		.prefix = a->settings->etcd_prefix,
+		.prefix = a->etcd_prefix,
 		.network = a->network,
 		.peers = a->peers,
 	};
@@ -413,7 +413,7 @@ static int start_lease(struct agent *a, struct err *err)
 		.may_release = may_release,
 		.arg = a,
 	};
-	int r = drain_open(&a->drain, a->settings->state_dir, err);
+	int r = drain_open(&a->drain, a->state_dir, err);
 
 	if (r < 0)
 		return r;
@@ -543,6 +543,8 @@ int agent_run(struct settings *s, const char *config, bool required, struct err 
 	podlog_init(&a.podlog, s->state_dir);
 	strlcpy(a.node_name, s->node_name, sizeof(a.node_name));
 	strlcpy(a.bridge_name, s->bridge_name, sizeof(a.bridge_name));
+	strlcpy(a.state_dir, s->state_dir, sizeof(a.state_dir));
+	strlcpy(a.etcd_prefix, s->etcd_prefix, sizeof(a.etcd_prefix));
 	(void)snprintf(a.ipam_dir, sizeof(a.ipam_dir), "%s/ipam/%s", s->state_dir, s->cni_name);
 	metric_set(METRIC_RELOAD_OK, 0, 1);
 	metric_set(METRIC_RELOAD_TIME, 0, clock_real_ns());

@@ -37,6 +37,8 @@ struct agent {
 	char bridge_name[IF_NAMESIZE];
 	char machine[RECORD_MACHINE_MAX + 1];
 	struct podlog podlog; /* HTTP thread only, while it runs */
+	char state_dir[SETTING_PATH_MAX];
+	char etcd_prefix[SETTING_PATH_MAX];
 	char ipam_dir[SETTING_PATH_MAX + SETTING_CNI_NAME_MAX + 8];
 	struct network network;
 

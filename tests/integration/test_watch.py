@@ -14,8 +14,6 @@ from cluster import BUILD, Failed, Process, b64, run, wait_for
 
 FLAGS = re.search(r"^POPLIN_CFLAGS = .*", (BUILD / "Makefile").read_text(), re.M)[0]
 SANITIZED = "-fsanitize" in FLAGS
-if "-fsanitize=thread" in FLAGS:
-    pytest.skip("the watch is one thread, and test_store.py runs it", allow_module_level=True)
 IDLE_SECONDS = float(os.environ.get("POPLIN_IDLE_SECONDS", "10"))
 
 
