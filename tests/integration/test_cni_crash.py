@@ -250,8 +250,9 @@ def test_killed_at_random(node):
     pod = node.pod()
     moments = random.Random(5)
     longest = {"ADD": 0, "DEL": 0}
-    killed, turns = collections.Counter(), 0
-    while sum(killed.values()) < KILLS:
+    killed, turns = collections.Counter(ADD=0, DEL=0), 0
+    # At least so many of each: on a quick machine a DEL is mostly over before the signal comes.
+    while sum(killed.values()) < KILLS or min(killed.values()) <= KILLS / 5:
         command = moments.choice(["ADD", "DEL"])
         if command == "DEL":
             assert node.add("victim", pod).code == 0
@@ -268,7 +269,6 @@ def test_killed_at_random(node):
         turns += 1
         assert turns < 20 * KILLS + 100, killed
         assert_cleared(node, pod)
-    assert min(killed["ADD"], killed["DEL"]) > KILLS / 5, killed
 
 
 def test_64_at_once(node):
