@@ -240,6 +240,17 @@ def test_a_state_file_without_a_claim_is_found(h):
     assert h.end().broken() == ["fence"]
 
 
+def test_a_state_file_whose_own_time_is_before_its_claim_is_right(h):
+    """A beat that was sent in time for the claim's revision proves that the claim came after it."""
+    h.state(1.1, 3, until=9)["written"] = int(0.85 * S)
+    assert h.end().broken() == []
+
+
+def test_a_state_file_that_was_read_before_its_claim_is_found(h):
+    h.state(0.85, 3, until=9)
+    assert h.end().broken() == ["fence"]
+
+
 # -- routes -------------------------------------------------------------------------------
 
 def test_a_route_lost_without_a_cause_is_found(h):

@@ -16,8 +16,9 @@ The rules:
     memory     agents that live through a long run do not grow
 
 Usable means what the plugin means by it: the node state file names the subnet, and its deadline is
-not past. A file counts from when its content was written and until the next one was in its place;
-file times are as fine as a tick of the kernel's clock.
+not past. A file counts from when the recorder had read it and until the next one was in its place by
+the file's own times. Those are early by up to a tick of the kernel's clock, and by more on a busy
+machine: a file's own time of writing may lie before the claim that it tells of.
 
 When etcd did something is known within bounds: not before the last beat of an earlier revision was
 sent, and not after the first of the recorder's watches told it. A rule is broken only when it is
@@ -180,9 +181,9 @@ class Checker:
                         if presence.gone[0] <= end and line["deadline"] > presence.gone[0] and \
                                 line["written"] >= presence.came[0]:
                             end = min(end, presence.gone[0])
-                if line["written"] < end:
+                if line["t"] < end:
                     found.append(Usable(node, line.get("name", node), line["subnet"],
-                                        line["written"], end, line))
+                                        line["t"], end, line))
         return found
 
     def revoked(self):

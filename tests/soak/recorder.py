@@ -46,6 +46,15 @@ def boot_ns():
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
+def boot_of_real_ns():
+    """What to add to a time of the real clock; of some tries the one that nothing interrupted."""
+    tries = []
+    for _ in range(3):
+        before, real, after = boot_ns(), time.time_ns(), boot_ns()
+        tries.append((after - before, before - real))
+    return min(tries)[1]
+
+
 def b64(text):
     return base64.b64encode(text.encode()).decode()
 
@@ -267,16 +276,18 @@ class Nodes:
                 self._read_state(*self.watched[number], mask)
 
     def _read_state(self, name, path, mask):
-        now = boot_ns()
         try:
             with open(path, encoding="utf-8") as file:
                 state, stat = json.load(file), os.fstat(file.fileno())
         except FileNotFoundError:
             if mask & IN_DELETE:
-                self.log.write("state", now, node=name, subnet=None, deadline=0, written=now,
-                               placed=now)
+                # A file that is gone has no times; its folder's is late if more happened there.
+                gone = os.stat(os.path.dirname(path)).st_mtime_ns + boot_of_real_ns()
+                now = boot_ns()
+                self.log.write("state", now, node=name, subnet=None, deadline=0, written=gone,
+                               placed=min(gone, now))
             return
-        boot_of = now - time.time_ns()
+        now, boot_of = boot_ns(), boot_of_real_ns()
         # A file that was replaced meanwhile has the time of that.
         placed = stat.st_ctime_ns if stat.st_nlink else stat.st_mtime_ns
         self.log.write("state", now, node=name, name=state["node"], subnet=state["subnet"],
