@@ -189,19 +189,21 @@ static void sweep_if_due(struct agent *a)
 }
 
 /*
- * Until the first claim was answered there are no route workers: of two machines with one name the
- * second has to leave without a trace. 0, or why the agent must end.
+ * There are no route workers before the store was asked who holds our name: of two machines with
+ * one name the second has to leave without a trace (see also leave_no_trace()). 0, or why the agent
+ * must end.
  */
 static int follow_lease(struct agent *a, struct err *err)
 {
 	struct lease_status lease;
 
 	lease_get(a->lease, &lease);
+	a->refused = lease.refused;
 	if (lease.refused)
 		return err_set(err, lease.refused, "%s", lease.problem);
 	if (atomic_exchange(&a->rival, false))
 		lease_verify(a->lease);
-	if (!lease.tried || a->working)
+	if ((!lease.tried && !lease.admitted) || a->working)
 		return 0;
 	a->working = true;
 	return pool_set_workers(a->pool, a->settings->route_workers, err);
@@ -334,6 +336,7 @@ static int start_kernel_side(struct agent *a, struct err *err)
 		.on_link = on_links_changed,
 		.arg = a,
 	};
+	struct fib_stats found;
 	int r = pool_start(&a->pool, &pool, 0, err); /* the workers: see follow_lease() */
 
 	if (r < 0)
@@ -341,7 +344,12 @@ static int start_kernel_side(struct agent *a, struct err *err)
 	if (!pool.routes.nexthops)
 		log_info("this kernel has no nexthop objects, routes carry their gateways");
 	monitor.pool = a->pool;
-	return monitor_start(&a->monitor, &monitor, err);
+	r = monitor_start(&a->monitor, &monitor, err);
+	if (r < 0)
+		return r;
+	fib_stats(a->fib, &found);
+	a->found_routes = found.routes[0] || found.routes[1] || found.nexthops;
+	return 0;
 }
 
 /* Before etcd was asked: what was known last. A damaged file costs nothing but a warning. */
@@ -489,6 +497,23 @@ static int start(struct agent *a, struct err *err)
 	return r < 0 ? r : start_http(a, err);
 }
 
+/*
+ * What the store asked for before is carried out. But when another machine took our name in the
+ * moment in which we asked for it, none of this stays; routes that an earlier process left may serve
+ * pods.
+ */
+static void stop_pool(struct agent *a)
+{
+	struct routes_config routes;
+	struct err err = ERR_INIT;
+
+	pool_get_routes(a->pool, &routes);
+	pool_stop(a->pool, a->refused ? QUEUE_DROP : QUEUE_DRAIN);
+	if (a->refused && a->working && !a->found_routes &&
+	    routes_remove_all(a->nl, &routes, &err) < 0)
+		log_warn("cannot take back the routes" KV("error", "%s"), err.text);
+}
+
 /* In the reverse order; whatever was not started is left out. */
 static void stop(struct agent *a)
 {
@@ -504,9 +529,8 @@ static void stop(struct agent *a)
 		monitor_stop(a->monitor);
 	if (a->resolver)
 		resolver_stop(a->resolver);
-	/* What the store asked for before is carried out. */
 	if (a->pool)
-		pool_stop(a->pool, QUEUE_DRAIN);
+		stop_pool(a);
 	if (a->fib)
 		fib_free(a->fib);
 	if (a->peers)

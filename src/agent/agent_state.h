@@ -59,7 +59,9 @@ struct agent {
 	struct status_source source;
 
 	/* Of the main thread. */
-	bool working;	      /* the first claim was answered, and the route workers were started */
+	bool working;	      /* the route workers were started */
+	bool found_routes;    /* of ours, when this process started */
+	int refused;	      /* why the store will not have this node, or 0 */
 	struct prefix subnet; /* that bridge and peers were told of; AF_UNSPEC: none */
 	unsigned failures;
 	int64_t retry_ns; /* 0: none due */

@@ -51,8 +51,6 @@
 
 enum round { ROUND_CLAIM, ROUND_RENEW, ROUND_VERIFY, ROUND_DRAIN, ROUND_STOP };
 
-/* -- what others read (lease_ask.c) ----------------------------------------- */
-
 static int64_t certain_ns(int64_t ttl_s)
 {
 	return ttl_s * (NS_PER_S / 100 * 99);
@@ -61,62 +59,6 @@ static int64_t certain_ns(int64_t ttl_s)
 static int64_t deadline_of(const struct store_claim *claim)
 {
 	return claim->sent_boot_ns + certain_ns(claim->ttl_s);
-}
-
-static void publish_failure(struct lease *l, int r, const struct err *err)
-{
-	bool changed;
-
-	mutex_lock(&l->lock);
-	changed = !l->status.tried || l->status.held != l->claimed;
-	l->status.tried = true;
-	l->status.held = l->claimed;
-	if ((r == -EEXIST || r == -EDOM) && !l->status.confirmed)
-		l->status.refused = r;
-	changed = changed || l->status.refused;
-	strlcpy(l->status.problem, err->text, sizeof(l->status.problem));
-	strlcpy(l->status.endpoint, store_endpoint(l->store), sizeof(l->status.endpoint));
-	mutex_unlock(&l->lock);
-	if (changed)
-		l->on_change(l->arg);
-}
-
-static void publish_claim(struct lease *l, int64_t deadline_ns)
-{
-	bool changed;
-
-	mutex_lock(&l->lock);
-	changed = !l->status.held || !l->status.confirmed || l->status.drain == LEASE_DRAINED ||
-		  prefix_cmp(&l->status.subnet, &l->claim.subnet) != 0;
-	l->status.tried = l->status.held = l->status.confirmed = true;
-	l->status.subnet = l->claim.subnet;
-	l->status.ttl_s = l->claim.ttl_s;
-	l->status.deadline_boot_ns = deadline_ns;
-	l->status.problem[0] = '\0';
-	if (l->status.drain != LEASE_KEPT)
-		l->status.drain = LEASE_SERVES;
-	strlcpy(l->status.endpoint, store_endpoint(l->store), sizeof(l->status.endpoint));
-	l->version = l->claim.record_version;
-	mutex_unlock(&l->lock);
-	if (changed)
-		l->on_change(l->arg);
-}
-
-static void publish_drain(struct lease *l, enum lease_drain drain, const struct err *err)
-{
-	mutex_lock(&l->lock);
-	l->status.drain = drain;
-	l->status.tried = true;
-	l->status.held = l->claimed;
-	if (drain == LEASE_DRAINED)
-		l->status.subnet = (struct prefix){ .addr.family = AF_UNSPEC };
-	if (drain == LEASE_KEPT) {
-		l->drain = false;
-		l->asked = true;
-	}
-	strlcpy(l->status.drain_problem, err->text, sizeof(l->status.drain_problem));
-	mutex_unlock(&l->lock);
-	l->on_change(l->arg);
 }
 
 /* -- the promise to the plugin ------------------------------------------------ */
@@ -199,7 +141,7 @@ static void held_now(struct lease *l)
 	l->claim_due = l->lost = l->rivalled = false;
 	l->failures = 0;
 	promise_try(&l->promise, &l->claim.subnet, deadline_of(&l->claim), false);
-	publish_claim(l, deadline_of(&l->claim));
+	lease_publish_claim(l, deadline_of(&l->claim));
 }
 
 static void note_loss(struct lease *l, const struct err *why)
@@ -250,6 +192,7 @@ static struct store_claim_request take_request(struct lease *l, struct record *r
 		.leases = l->leases,
 		.nleases = l->claim.lease ? LEASES_KEPT : 0,
 		.on_lease = before_lease,
+		.on_admitted = lease_publish_admitted,
 		.arg = l,
 	};
 }
@@ -286,7 +229,7 @@ static void keep_old(struct lease *l)
 	if (l->tried.lease && bound < deadline && clock_boot_ns() < bound)
 		deadline = bound;
 	promise_try(&l->promise, &l->claim.subnet, deadline, false);
-	publish_claim(l, deadline);
+	lease_publish_claim(l, deadline);
 }
 
 /* Whatever others do to our keys, again and again, we answer ever more slowly. */
@@ -408,14 +351,14 @@ static int drain(struct lease *l, struct err *err)
 	if (r < 0) {
 		log_error("the subnet is not given back" KV("reason", "%s"), err->text);
 		promise_try(&l->promise, &l->claim.subnet, deadline, false);
-		publish_drain(l, LEASE_KEPT, err);
+		lease_publish_drain(l, LEASE_KEPT, err);
 		return 0;
 	}
 	r = store_release(l->store, l->node, l->record.machine, &subnet, err);
 	if (r == -ECANCELED)
 		return r;
 	if (r < 0 && r != -ENOENT && r != -EEXIST) {
-		publish_drain(l, LEASE_DRAINING, err);
+		lease_publish_drain(l, LEASE_DRAINING, err);
 		return r;
 	}
 	err->text[0] = '\0';
@@ -424,7 +367,7 @@ static int drain(struct lease *l, struct err *err)
 	promise_try(&l->promise, &l->claim.subnet, 0, true);
 	log_info("drained, the subnet is given back" KV("subnet", "%s"),
 		 prefix_format(&subnet, text));
-	publish_drain(l, LEASE_DRAINED, err);
+	lease_publish_drain(l, LEASE_DRAINED, err);
 	return 0;
 }
 
@@ -496,7 +439,7 @@ static int do_round(struct lease *l, enum round round, struct err *err)
 static void note_failure(struct lease *l, enum round round, int r, const struct err *err)
 {
 	l->failures++;
-	publish_failure(l, r, err);
+	lease_publish_failure(l, r, err);
 	log_warn("%s" KV("tries", "%u") KV("error", "%s"),
 		 round == ROUND_DRAIN ? "cannot give the subnet back"
 		 : l->claimed	      ? "cannot renew the lease"

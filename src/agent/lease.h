@@ -52,6 +52,7 @@ enum lease_drain {
 
 struct lease_status {
 	bool tried;	      /* the first claim succeeded or failed */
+	bool admitted;	      /* or got so far that only another of our name could refuse it */
 	bool held;	      /* claimed, and not past its deadline */
 	int refused;	      /* the first claim met -EEXIST or -EDOM (store.h): give up */
 	bool confirmed;	      /* claimed or renewed by this process */

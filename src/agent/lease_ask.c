@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What other threads ask of the lease thread, and read. */
-#include "poplin/base/clock.h"
+/* What other threads ask of the lease thread, and what it lets them read. */
+#include <errno.h>
+#include <string.h>
+
 #include "lease_private.h"
+#include "poplin/base/clock.h"
+
+/* -- what they ask ---------------------------------------------------------- */
 
 void lease_get(struct lease *l, struct lease_status *ret)
 {
@@ -84,4 +89,75 @@ int lease_set_access(struct lease *l, const struct store_access *access, struct 
 	mutex_hold(&l->lock);
 	ask_locked(l);
 	return 0;
+}
+
+/* -- what they read, on the lease thread -------------------------------------- */
+
+void lease_publish_admitted(void *arg)
+{
+	struct lease *l = arg;
+	bool changed;
+
+	mutex_lock(&l->lock);
+	changed = !l->status.admitted;
+	l->status.admitted = true;
+	mutex_unlock(&l->lock);
+	if (changed)
+		l->on_change(l->arg);
+}
+
+void lease_publish_failure(struct lease *l, int r, const struct err *err)
+{
+	bool changed;
+
+	mutex_lock(&l->lock);
+	changed = !l->status.tried || l->status.held != l->claimed;
+	l->status.tried = true;
+	l->status.held = l->claimed;
+	if ((r == -EEXIST || r == -EDOM) && !l->status.confirmed)
+		l->status.refused = r;
+	changed = changed || l->status.refused;
+	strlcpy(l->status.problem, err->text, sizeof(l->status.problem));
+	strlcpy(l->status.endpoint, store_endpoint(l->store), sizeof(l->status.endpoint));
+	mutex_unlock(&l->lock);
+	if (changed)
+		l->on_change(l->arg);
+}
+
+void lease_publish_claim(struct lease *l, int64_t deadline_ns)
+{
+	bool changed;
+
+	mutex_lock(&l->lock);
+	changed = !l->status.held || !l->status.confirmed || l->status.drain == LEASE_DRAINED ||
+		  prefix_cmp(&l->status.subnet, &l->claim.subnet) != 0;
+	l->status.tried = l->status.held = l->status.confirmed = true;
+	l->status.subnet = l->claim.subnet;
+	l->status.ttl_s = l->claim.ttl_s;
+	l->status.deadline_boot_ns = deadline_ns;
+	l->status.problem[0] = '\0';
+	if (l->status.drain != LEASE_KEPT)
+		l->status.drain = LEASE_SERVES;
+	strlcpy(l->status.endpoint, store_endpoint(l->store), sizeof(l->status.endpoint));
+	l->version = l->claim.record_version;
+	mutex_unlock(&l->lock);
+	if (changed)
+		l->on_change(l->arg);
+}
+
+void lease_publish_drain(struct lease *l, enum lease_drain drain, const struct err *err)
+{
+	mutex_lock(&l->lock);
+	l->status.drain = drain;
+	l->status.tried = true;
+	l->status.held = l->claimed;
+	if (drain == LEASE_DRAINED)
+		l->status.subnet = (struct prefix){ .addr.family = AF_UNSPEC };
+	if (drain == LEASE_KEPT) {
+		l->drain = false;
+		l->asked = true;
+	}
+	strlcpy(l->status.drain_problem, err->text, sizeof(l->status.drain_problem));
+	mutex_unlock(&l->lock);
+	l->on_change(l->arg);
 }

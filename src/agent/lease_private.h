@@ -56,4 +56,10 @@ struct lease {
 	uint64_t version; /* of the record that we put */
 };
 
+/* On the lease thread: tell the others how it stands (lease_ask.c). */
+void lease_publish_admitted(void *lease); /* routes need not wait for the claim itself */
+void lease_publish_failure(struct lease *l, int r, const struct err *err);
+void lease_publish_claim(struct lease *l, int64_t deadline_ns);
+void lease_publish_drain(struct lease *l, enum lease_drain drain, const struct err *err);
+
 #endif

@@ -309,32 +309,46 @@ static int keep(struct claimer *c, const struct record *record, bool only_prefer
 	return attach(c, record, ret, err);
 }
 
+/*
+ * Reads what stands under our name. *ret_usable: a record of ours, or of nobody's, with a subnet
+ * that we may have. -EEXIST: another machine's.
+ */
+static int read_record(struct claimer *c, struct record *ret, bool *ret_usable, struct err *err)
+{
+	bool bare;
+	int r = etcd_get(c->store, c->node_key, &c->record, &c->found, err);
+
+	*ret_usable = false;
+	if (r < 0 || !c->found ||
+	    record_parse(c->record.value.data, c->record.value.len, ret, NULL) < 0)
+		return r;
+	bare = ret->address.family == AF_UNSPEC && !c->record.lease;
+	if (!bare && strcmp(ret->machine, c->req->record->machine) != 0)
+		return claim_tell_other_machine(c, ret, err);
+	if (is_twins(c))
+		return tell_twin(c, ret, err);
+	*ret_usable = usable(c, ret);
+	return 0;
+}
+
 /* One decision on what is seen now. */
 static int decide(struct claimer *c, bool only_preferred, struct store_claim *ret, struct err *err)
 {
 	struct record record;
-	bool bare, ours;
-	int r;
+	bool known = false;
+	int r = claim_check_network(c, err);
 
-	r = claim_check_network(c, err);
 	if (r == 0)
-		r = etcd_get(c->store, c->node_key, &c->record, &c->found, err);
+		r = read_record(c, &record, &known, err);
 	if (r < 0)
 		return r;
-	if (c->found &&
-	    record_parse(c->record.value.data, c->record.value.len, &record, NULL) == 0) {
-		bare = record.address.family == AF_UNSPEC && !c->record.lease;
-		ours = strcmp(record.machine, c->req->record->machine) == 0;
-		if (!ours && !bare)
-			return claim_tell_other_machine(c, &record, err);
-		if (is_twins(c))
-			return tell_twin(c, &record, err);
-		if (usable(c, &record)) {
-			r = keep(c, &record, only_preferred, ret, err);
-			/* Else the subnet that it names is another node's by now. */
-			if (r != -EADDRINUSE)
-				return r;
-		}
+	if (c->req->on_admitted)
+		c->req->on_admitted(c->req->arg);
+	if (known) {
+		r = keep(c, &record, only_preferred, ret, err);
+		/* Else the subnet that it names is another node's by now. */
+		if (r != -EADDRINUSE)
+			return r;
 	}
 	r = claim_survey(c, err);
 	if (r < 0)

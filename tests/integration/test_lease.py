@@ -326,6 +326,7 @@ def test_two_machines_that_start_at_once_under_one_name(make_cluster):
     assert re.search(rf"'same' is held by another machine, at {winner.address}", loser.log())
     # Without a trace.
     assert loser.routes() == {} and not loser.ip_json("link", "show", "poplin0")
+    assert not loser.ip_json("nexthop", "show")
     winner.wait_ready()
     winner.wait_routes({peer.subnet: peer.address})
 

@@ -108,6 +108,12 @@ struct store_claim_request {
 	 * no more than that one will keep. A negative return ends the claim.
 	 */
 	int (*on_lease)(const struct store_claim *claim, void *arg, struct err *err);
+	/*
+	 * Called, if not NULL, when the store was seen to have no other settings than ours and no
+	 * record of another machine under this name. Of two that come at the same moment both are
+	 * told so, and one is refused after that. May be called several times.
+	 */
+	void (*on_admitted)(void *arg);
 	void *arg;
 };
 
