@@ -29,8 +29,8 @@ static void usage(FILE *out)
 		     "  --release       give this node's subnet back, and exit\n"
 		     "  --force         with --release: though pods hold addresses\n"
 		     "  --cleanup       remove everything of poplin's from this node, and exit\n"
-		     "  --help          print this text and exit\n"
-		     "  --version       print the version and exit\n"
+		     "  -h, --help      print this text and exit\n"
+		     "  -V, --version   print the version and exit\n"
 		     "\n"
 		     "Settings come from the environment, then from the file, then from here:\n");
 	settings_usage(out);
@@ -39,21 +39,21 @@ static void usage(FILE *out)
 /* Returns true to go on, or false with *ret_status to exit with. */
 static bool parse_options(int argc, char **argv, struct options *ret, int *ret_status)
 {
-	enum { CONFIG = 1, CHECK, RELEASE, FORCE, CLEANUP, HELP, VERSION_ };
+	enum { CONFIG = 1, CHECK, RELEASE, FORCE, CLEANUP };
 	static const struct option table[] = {
 		{ "config", required_argument, NULL, CONFIG },
 		{ "check-config", no_argument, NULL, CHECK },
 		{ "release", no_argument, NULL, RELEASE },
 		{ "force", no_argument, NULL, FORCE },
 		{ "cleanup", no_argument, NULL, CLEANUP },
-		{ "help", no_argument, NULL, HELP },
-		{ "version", no_argument, NULL, VERSION_ },
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int option;
 
 	*ret_status = EXIT_FINE;
-	while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "hV", table, NULL)) != -1) {
 		switch (option) {
 		case CONFIG:
 			ret->config = optarg;
@@ -70,10 +70,10 @@ static bool parse_options(int argc, char **argv, struct options *ret, int *ret_s
 		case CLEANUP:
 			ret->cleanup = true;
 			break;
-		case HELP:
+		case 'h':
 			usage(stdout);
 			return false;
-		case VERSION_:
+		case 'V':
 			printf("poplind %s\n", PACKAGE_VERSION);
 			return false;
 		default: /* getopt_long() has said why */

@@ -118,6 +118,19 @@ static void warn(const char *text, void *arg)
 	log_warn("%s", text);
 }
 
+static void log_changes(const struct settings *before, const struct settings *now,
+			const struct settings_diff *diff)
+{
+	char from[SETTING_LIST_MAX], to[SETTING_LIST_MAX];
+
+	for (enum setting id = 0; id < SETTINGS; id++)
+		if (diff->changed[id])
+			log_info("setting changed" KV("setting", "%s") KV("from", "%s")
+					 KV("to", "%s"),
+				 setting_name(id), settings_value(before, id, from),
+				 settings_value(now, id, to));
+}
+
 static int load_and_apply(struct settings *running, const char *config, bool required,
 			  const struct reload_targets *targets, struct err *err)
 {
@@ -137,10 +150,7 @@ static int load_and_apply(struct settings *running, const char *config, bool req
 	r = apply(running, &loaded, &diff, targets, err);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < SETTINGS; i++)
-		if (diff.changed[i])
-			log_info("setting changed" KV("setting", "%s"),
-				 setting_name((enum setting)i));
+	log_changes(running, &loaded, &diff);
 	*running = loaded;
 	return 0;
 }

@@ -455,14 +455,20 @@ void settings_keep(const struct settings *running, struct settings *loaded)
 	loaded->network = running->network;
 }
 
+const char *settings_value(const struct settings *s, enum setting id,
+			   char ret[static SETTING_LIST_MAX])
+{
+	setting_format(&rows[id], member_of_const(s, id), ret, SETTING_LIST_MAX);
+	return ret;
+}
+
 void settings_print(const struct settings *s, FILE *out)
 {
 	char value[SETTING_LIST_MAX], where[SHOWN_MAX + 64];
 
 	for (unsigned id = 0; id < SETTINGS; id++) {
-		setting_format(&rows[id], member_of_const(s, id), value, sizeof(value));
 		fprintf(out, "# %s\n%s=%s\n", origin_text(s, id, where, sizeof(where)),
-			rows[id].name, value);
+			rows[id].name, settings_value(s, id, value));
 	}
 }
 

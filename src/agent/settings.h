@@ -184,7 +184,10 @@ void settings_compare(const struct settings *running, const struct settings *loa
  */
 void settings_keep(const struct settings *running, struct settings *loaded);
 
-const char *setting_name(enum setting id);    /* "ETCD_HOST" */
+const char *setting_name(enum setting id); /* "ETCD_HOST" */
+/* As it would stand in the file; returns ret. No secret is a setting: those are in files. */
+const char *settings_value(const struct settings *s, enum setting id,
+			   char ret[static SETTING_LIST_MAX]);
 const char *setting_default(enum setting id); /* as text; "": found at run time */
 bool setting_reloadable(enum setting id);
 

@@ -7,6 +7,7 @@
  */
 #include "poplin/base/log.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -151,7 +152,7 @@ static bool is_plain(const char *text, size_t len)
 }
 
 static void put_pair(struct line *l, const char *key, size_t key_len, const char *value,
-		     size_t value_len, bool json)
+		     size_t value_len, bool number, bool json)
 {
 	if (l->len + key_len + 24 > sizeof(l->text))
 		return;
@@ -159,7 +160,10 @@ static void put_pair(struct line *l, const char *key, size_t key_len, const char
 		puts_(l, ",\"");
 		put(l, key, key_len);
 		puts_(l, "\":");
-		put_quoted(l, value, value_len, true);
+		if (number && value_len && isdigit((unsigned char)value[value_len - 1]))
+			put(l, value, value_len);
+		else
+			put_quoted(l, value, value_len, true);
 		return;
 	}
 	puts_(l, " ");
@@ -210,6 +214,7 @@ static void put_head(struct line *l, enum log_level level, const char *msg, size
 /* -- the format and its separators ------------------------------------------ */
 
 #define MARK_LEN 8
+#define NUMBER	 "\x1d"
 static char mark[1 + MARK_LEN + 1]; /* a unit separator, then the digits */
 static pthread_once_t mark_once = PTHREAD_ONCE_INIT;
 
@@ -218,7 +223,19 @@ static void draw_mark(void)
 	(void)snprintf(mark, sizeof(mark), "\x1f%08x", arc4random());
 }
 
-/* Copies fmt with a mark in place of each unit separator. False: too long. */
+/* Whether a value is printed as a decimal integer, and so is a number in JSON. */
+static bool is_number(const char *fmt)
+{
+	if (*fmt++ != '%')
+		return false;
+	fmt += strspn(fmt, "hljzt");
+	return strchr("diu", *fmt) && (fmt[1] == '\0' || fmt[1] == '\x1f');
+}
+
+/*
+ * Copies fmt with a mark in place of each unit separator, and another separator before a number.
+ * False: too long.
+ */
 static bool mark_format(char *to, size_t size, const char *fmt)
 {
 	size_t len = 0;
@@ -229,6 +246,8 @@ static bool mark_format(char *to, size_t size, const char *fmt)
 		if (len + need + 1 > size)
 			return false;
 		memcpy(to + len, *fmt == '\x1f' ? mark : fmt, need);
+		if (*fmt == '\x1e' && is_number(fmt + 1))
+			to[len] = NUMBER[0];
 		len += need;
 	}
 	to[len] = '\0';
@@ -244,13 +263,13 @@ static void format_line(struct line *l, enum log_level level, const char *text)
 	put_head(l, level, text, len, json);
 	while (end) {
 		const char *key = end + sizeof(mark) - 1;
-		const char *value = strchr(key, '\x1e');
+		const char *value = strpbrk(key, NUMBER "\x1e");
 
 		if (!value) /* the text was cut off */
 			break;
 		end = strstr(value, mark);
 		len = end ? (size_t)(end - value - 1) : strlen(value + 1);
-		put_pair(l, key, (size_t)(value - key), value + 1, len, json);
+		put_pair(l, key, (size_t)(value - key), value + 1, len, *value == NUMBER[0], json);
 	}
 	close_with(l, json ? "}\n" : "\n");
 }

@@ -3,6 +3,7 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "etcd.h"
@@ -66,6 +67,8 @@ static int parse_one(const char *text, const char *default_scheme, char ret[stat
 	    !part_is(url, CURLUPART_FRAGMENT, "") || !part_is(url, CURLUPART_USER, ""))
 		return err_set(err, -EINVAL, "'%s': nothing may stand beside host and port", text);
 	(void)curl_url_get(url, CURLUPART_PORT, &port, 0);
+	if (port && strtoul(port, NULL, 10) == 0)
+		return err_set(err, -EINVAL, "'%s': there is no port 0", text);
 	n = snprintf(ret, ETCD_URL_MAX, "%s://%s:%s", scheme, host, port ? port : DEFAULT_PORT);
 	return n >= ETCD_URL_MAX ? err_set(err, -EINVAL, "'%s' is too long", text) : 0;
 }

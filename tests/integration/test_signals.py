@@ -26,6 +26,7 @@ def test_a_good_reload_takes_effect(make_cluster):
     first.write_config(LOG_LEVEL="debug", RESYNC_INTERVAL=1, ROUTE_WORKERS=7, LEASE_TTL=20,
                        LOG_FORMAT="json")
     log = first.hangup()
+    assert re.search('setting changed.*LEASE_TTL","from":"60","to":"20"', log), log
     for name in ("LOG_LEVEL", "RESYNC_INTERVAL", "ROUTE_WORKERS", "LEASE_TTL", "LOG_FORMAT"):
         assert re.search(rf"setting changed.*{name}", log), log
     wait_for(lambda: threads(first, "worker/") == 7, "7 workers")

@@ -83,12 +83,15 @@ static void json_lines_are_json_whatever_the_value(void **state)
 		value[i] = (char)(i ? i : 1);
 	value[256] = '\0';
 	log_set_format(LOG_JSON);
-	log_info("hello" KV("all", "%s") KV("n", "%d"), value, 5);
+	log_info("hello" KV("all", "%s") KV("n", "%d") KV("z", "%zu") KV("s", "%s"), value, 5,
+		 (size_t)6, "7");
 	line = json_loads(read_lines(), 0, NULL);
 	assert_non_null(line);
 	assert_string_equal(json_string_value(json_object_get(line, "msg")), "hello");
 	assert_string_equal(json_string_value(json_object_get(line, "level")), "info");
-	assert_string_equal(json_string_value(json_object_get(line, "n")), "5");
+	assert_int_equal(json_integer_value(json_object_get(line, "n")), 5);
+	assert_int_equal(json_integer_value(json_object_get(line, "z")), 6);
+	assert_string_equal(json_string_value(json_object_get(line, "s")), "7");
 	assert_non_null(json_object_get(line, "all"));
 	json_decref(line);
 }

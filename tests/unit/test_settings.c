@@ -260,6 +260,7 @@ static const char *const good[] = {
 static const char *const bad[] = {
 	"ETCD_HOST=ftp://a",
 	"ETCD_HOST=a:99999",
+	"ETCD_HOST=a:0",
 	"ETCD_HOST=,",
 	"ETCD_PREFIX=///",
 	"ETCD_PREFIX=/a b",
