@@ -138,6 +138,8 @@ int64_t etcd_int(const json_t *object, const char *name);
 uint64_t etcd_uint(const json_t *object, const char *name);
 /* The revision in a header or a key; 0: there is none that could be one. */
 int64_t etcd_revision(const json_t *object, const char *name);
+/* The part of a transaction's answer by its place; "response_range", "response_put". */
+json_t *etcd_response(const json_t *answer, size_t i, const char *kind);
 /* NULL when memory is short. */
 json_t *etcd_bytes(const void *data, size_t len);
 json_t *etcd_string(const char *text);
@@ -154,6 +156,13 @@ int etcd_kv_parse(const json_t *object, struct etcd_kv *ret, struct err *err);
 /* Reads one key. False in *ret_found when it is not there. */
 int etcd_get(struct store *s, const char *key, struct etcd_kv *ret, bool *ret_found,
 	     struct err *err);
+/* The same for several, all at one revision. */
+struct etcd_wanted {
+	const char *key;
+	struct etcd_kv *kv; /* the caller's; its buffers are reset and filled */
+	bool found;
+};
+int etcd_get_all(struct store *s, struct etcd_wanted *wanted, size_t count, struct err *err);
 /*
  * Calls fn for each key below the folder ("/poplin/nodes/"), page by page, all at one revision,
  * which *ret (may be NULL) gets. keys_only: without values. on_page, which may be NULL, is called after

@@ -67,8 +67,7 @@ int claim_subnet_key(const struct claimer *c, const struct prefix *subnet,
  */
 static bool was_put_before(const json_t *answer, uint64_t lease)
 {
-	const json_t *response = json_array_get(json_object_get(answer, "responses"), 0);
-	const json_t *kvs = json_object_get(json_object_get(response, "response_range"), "kvs");
+	const json_t *kvs = json_object_get(etcd_response(answer, 0, "response_range"), "kvs");
 
 	return etcd_uint(json_array_get(kvs, 0), "lease") == lease;
 }
@@ -76,8 +75,7 @@ static bool was_put_before(const json_t *answer, uint64_t lease)
 /* Which revision the keys have now: that of the transaction, or of the one that came before it. */
 static uint64_t revision_of(const json_t *answer, bool succeeded)
 {
-	const json_t *response = json_array_get(json_object_get(answer, "responses"), 0);
-	const json_t *kvs = json_object_get(json_object_get(response, "response_range"), "kvs");
+	const json_t *kvs = json_object_get(etcd_response(answer, 0, "response_range"), "kvs");
 
 	return succeeded ? etcd_uint(json_object_get(answer, "header"), "revision")
 			 : etcd_uint(json_array_get(kvs, 0), "mod_revision");
@@ -138,28 +136,19 @@ int claim_look_at_subnet(struct claimer *c, const char *key, struct seen *ret, c
 	return 0;
 }
 
-int claim_subnet(struct claimer *c, const struct prefix *subnet, struct store_claim *ret,
-		 struct err *err)
+/* Puts the claim under a new lease, if the subnet's key is as it was seen. */
+static int claim_seen(struct claimer *c, const struct prefix *subnet, const struct seen *seen,
+		      struct store_claim *ret, struct err *err)
 {
 	const struct seen node = {
 		.key = c->node_key,
 		.mod_revision = c->found ? c->record.mod_revision : 0,
 	};
-	char key[ETCD_KEY_MAX], holder[NODE_NAME_TEXT_MAX], text[PREFIX_TEXT_MAX];
 	struct store_claim claim = { .subnet = *subnet };
-	struct seen seen;
+	char text[PREFIX_TEXT_MAX];
 	bool done = false;
-	int r;
+	int r = etcd_grant(c->store, c->req->ttl_s, &claim, err);
 
-	r = claim_subnet_key(c, subnet, key, err);
-	if (r == 0)
-		r = claim_look_at_subnet(c, key, &seen, holder, sizeof(holder), err);
-	if (r < 0)
-		return r;
-	if (holder[0])
-		return err_set(err, -EADDRINUSE, "subnet %s is held by node '%s'",
-			       prefix_format(subnet, text), holder);
-	r = etcd_grant(c->store, c->req->ttl_s, &claim, err);
 	if (r < 0)
 		return r;
 	r = c->req->on_lease ? c->req->on_lease(&claim, c->req->arg, err) : 0;
@@ -167,7 +156,7 @@ int claim_subnet(struct claimer *c, const struct prefix *subnet, struct store_cl
 		(void)etcd_revoke(c->store, claim.lease, NULL);
 		return r;
 	}
-	r = put_claim(c, &node, &seen, &claim, &done, err);
+	r = put_claim(c, &node, seen, &claim, &done, err);
 	if (r == 0 && done) {
 		*ret = claim;
 		return 0;
@@ -178,6 +167,45 @@ int claim_subnet(struct claimer *c, const struct prefix *subnet, struct store_cl
 	return r < 0 ? r
 		     : err_set(err, OVERTAKEN, "subnet %s: another node was faster",
 			       prefix_format(subnet, text));
+}
+
+/* Looks at the subnet's key. -EADDRINUSE: another node holds it. */
+static int see_subnet(struct claimer *c, const struct prefix *subnet, const char *key,
+		      struct seen *ret, struct err *err)
+{
+	char holder[NODE_NAME_TEXT_MAX], text[PREFIX_TEXT_MAX];
+	int r = claim_look_at_subnet(c, key, ret, holder, sizeof(holder), err);
+
+	if (r < 0 || !holder[0])
+		return r;
+	return err_set(err, -EADDRINUSE, "subnet %s is held by node '%s'",
+		       prefix_format(subnet, text), holder);
+}
+
+int claim_subnet(struct claimer *c, const struct prefix *subnet, struct store_claim *ret,
+		 struct err *err)
+{
+	char key[ETCD_KEY_MAX];
+	struct seen seen;
+	int r = claim_subnet_key(c, subnet, key, err);
+
+	if (r == 0)
+		r = see_subnet(c, subnet, key, &seen, err);
+	return r < 0 ? r : claim_seen(c, subnet, &seen, ret, err);
+}
+
+int claim_free_subnet(struct claimer *c, const struct prefix *subnet, struct store_claim *ret,
+		      struct err *err)
+{
+	char key[ETCD_KEY_MAX];
+	struct seen seen = { .key = key };
+	int r = claim_subnet_key(c, subnet, key, err);
+
+	if (r == 0)
+		r = claim_seen(c, subnet, &seen, ret, err);
+	if (r == OVERTAKEN && see_subnet(c, subnet, key, &seen, err) == -EADDRINUSE)
+		return -EADDRINUSE;
+	return r;
 }
 
 /* -- a record of ours -------------------------------------------------------------- */
@@ -309,19 +337,32 @@ static int keep(struct claimer *c, const struct record *record, bool only_prefer
 	return attach(c, record, ret, err);
 }
 
+/* Reads what stands under our name, and compares the cluster's settings with ours. */
+static int look(struct claimer *c, struct err *err)
+{
+	__attribute__((cleanup(etcd_kv_done))) struct etcd_kv network = { .lease = 0 };
+	struct etcd_wanted wanted[] = {
+		{ .key = c->network_key, .kv = &network },
+		{ .key = c->node_key, .kv = &c->record },
+	};
+	int r = etcd_get_all(c->store, wanted, countof(wanted), err);
+
+	c->found = wanted[1].found;
+	return r < 0 ? r : claim_check_network(c, wanted[0].found ? &network : NULL, err);
+}
+
 /*
- * Reads what stands under our name. *ret_usable: a record of ours, or of nobody's, with a subnet
+ * Judges what stands under our name. *ret_usable: a record of ours, or of nobody's, with a subnet
  * that we may have. -EEXIST: another machine's.
  */
-static int read_record(struct claimer *c, struct record *ret, bool *ret_usable, struct err *err)
+static int read_record(const struct claimer *c, struct record *ret, bool *ret_usable,
+		       struct err *err)
 {
 	bool bare;
-	int r = etcd_get(c->store, c->node_key, &c->record, &c->found, err);
 
 	*ret_usable = false;
-	if (r < 0 || !c->found ||
-	    record_parse(c->record.value.data, c->record.value.len, ret, NULL) < 0)
-		return r;
+	if (!c->found || record_parse(c->record.value.data, c->record.value.len, ret, NULL) < 0)
+		return 0;
 	bare = ret->address.family == AF_UNSPEC && !c->record.lease;
 	if (!bare && strcmp(ret->machine, c->req->record->machine) != 0)
 		return claim_tell_other_machine(c, ret, err);
@@ -336,7 +377,7 @@ static int decide(struct claimer *c, bool only_preferred, struct store_claim *re
 {
 	struct record record;
 	bool known = false;
-	int r = claim_check_network(c, err);
+	int r = look(c, err);
 
 	if (r == 0)
 		r = read_record(c, &record, &known, err);

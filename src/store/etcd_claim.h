@@ -23,6 +23,7 @@ struct claimer {
 	bool found;		  /* it is there */
 	bool keyed;		  /* every record has its subnet's key */
 	uint8_t *taken;		  /* a bit per subnet of the network */
+	uint64_t ticket;	  /* no other claimer has the same */
 };
 
 /* A key that was seen: the transaction fails when it changed since. */
@@ -50,18 +51,21 @@ int claim_tell_other_machine(const struct claimer *c, const struct record *recor
  */
 int claim_subnet(struct claimer *c, const struct prefix *subnet, struct store_claim *ret,
 		 struct err *err);
+/* The same for one that most likely nobody holds: it is not looked at before. */
+int claim_free_subnet(struct claimer *c, const struct prefix *subnet, struct store_claim *ret,
+		      struct err *err);
 
 /* -- etcd_network.c ---------------------------------------------------------- */
 
 /*
- * Compares the cluster's settings with this node's, and writes them where there are none yet.
- * -EDOM: they differ. OVERTAKEN: they were written this moment.
+ * Compares the cluster's settings with this node's, and writes them where there are none yet (kv is
+ * NULL). -EDOM: they differ. OVERTAKEN: they were written this moment.
  */
-int claim_check_network(struct claimer *c, struct err *err);
+int claim_check_network(struct claimer *c, const struct etcd_kv *kv, struct err *err);
 
 /* -- etcd_free.c --------------------------------------------------------------- */
 
-/* Notes in c->taken and c->keyed what is held; taken is the caller's to free. */
+/* Notes in c->taken and c->keyed what is held, and draws a ticket; taken is the caller's to free. */
 int claim_survey(struct claimer *c, struct err *err);
 /* The preferred subnet. -EADDRINUSE: another node has it. */
 int claim_preferred(struct claimer *c, struct store_claim *ret, struct err *err);

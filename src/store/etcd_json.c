@@ -65,6 +65,11 @@ int64_t etcd_revision(const json_t *object, const char *name)
 	return revision < 0 || revision == INT64_MAX ? 0 : revision;
 }
 
+json_t *etcd_response(const json_t *answer, size_t i, const char *kind)
+{
+	return json_object_get(json_array_get(json_object_get(answer, "responses"), i), kind);
+}
+
 json_t *etcd_bytes(const void *data, size_t len)
 {
 	auto_buf struct buf text = BUF_INIT;

@@ -75,23 +75,20 @@ static int compare(const struct claimer *c, const struct network *theirs, struct
 		       prefix_format(&theirs->pods, b), margin_of(theirs), c->network_key);
 }
 
-int claim_check_network(struct claimer *c, struct err *err)
+int claim_check_network(struct claimer *c, const struct etcd_kv *kv, struct err *err)
 {
-	__attribute__((cleanup(etcd_kv_done))) struct etcd_kv kv = { .lease = 0 };
 	struct network theirs;
-	bool found;
-	int r = etcd_get(c->store, c->network_key, &kv, &found, err);
+	bool written = false;
+	int r;
 
-	if (r == 0 && !found) {
-		r = write_settings(c, &found, err);
-		if (r == 0 && !found)
+	if (!kv) {
+		r = write_settings(c, &written, err);
+		if (r == 0 && !written)
 			r = err_set(err, OVERTAKEN, "another node wrote the cluster's settings");
 		return r;
 	}
-	if (r < 0)
-		return r;
-	c->network_revision = kv.mod_revision;
-	r = parse(&kv, &theirs, err);
+	c->network_revision = kv->mod_revision;
+	r = parse(kv, &theirs, err);
 	if (r < 0)
 		return err_wrap(err, -EPROTO, "settings of the cluster in key %s", c->network_key);
 	return compare(c, &theirs, err);

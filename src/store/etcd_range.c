@@ -44,6 +44,39 @@ int etcd_get(struct store *s, const char *key, struct etcd_kv *ret, bool *ret_fo
 	return kv ? etcd_kv_parse(kv, ret, err) : 0;
 }
 
+static json_t *ranges_of(const struct etcd_wanted *wanted, size_t count)
+{
+	json_t *ranges = json_array();
+
+	for (size_t i = 0; i < count; i++)
+		if (json_array_append_new(ranges, json_pack("{s{so}}", "request_range", "key",
+							    etcd_string(wanted[i].key))) < 0) {
+			json_decref(ranges);
+			return NULL;
+		}
+	return ranges;
+}
+
+int etcd_get_all(struct store *s, struct etcd_wanted *wanted, size_t count, struct err *err)
+{
+	auto_(json_decref) json_t *body = json_pack("{so}", "success", ranges_of(wanted, count));
+	auto_(json_decref) json_t *answer = NULL;
+	int r;
+
+	if (!body)
+		return err_errno(err, -ENOMEM, "read %s", wanted[0].key);
+	r = etcd_call(s, STORE_TXN, "/v3/kv/txn", body, &answer, err);
+	for (size_t i = 0; i < count && r == 0; i++) {
+		const json_t *kv = json_array_get(
+			json_object_get(etcd_response(answer, i, "response_range"), "kvs"), 0);
+
+		wanted[i].found = kv != NULL;
+		if (kv)
+			r = etcd_kv_parse(kv, wanted[i].kv, err);
+	}
+	return r;
+}
+
 /* '/' becomes '0': the end of everything below the folder. */
 void etcd_folder_end(const char *folder, char ret[static ETCD_KEY_MAX])
 {
