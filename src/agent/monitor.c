@@ -4,10 +4,10 @@
  * than what a worker has done since. So it only changes the note in fib and queues the key; the
  * worker finds out what stands there, and an error of the kernel's corrects a note that was wrong.
  *
- * What workers do themselves is recognized by the port of their sockets and left out. When a link
- * goes down the kernel drops its nexthops, and routes with them, without telling of the routes
- * (fib_sync_down_dev, nexthop_flush_dev): then, and when notifications were lost, everything is
- * compared.
+ * What workers do themselves is recognized by the port of their sockets and left out, by the kernel
+ * itself from the first one of a new worker on. When a link goes down the kernel drops its nexthops,
+ * and routes with them, without telling of the routes (fib_sync_down_dev, nexthop_flush_dev): then,
+ * and when notifications were lost, everything is compared.
  */
 #include "monitor.h"
 
@@ -29,8 +29,13 @@
 #include "poplin/nl/nl.h"
 #include "poplin/nl/route.h"
 
-/* In a storm of events that each ask for a full comparison these take a tenth of a core at most. */
+/*
+ * In a storm of events that each ask for a full comparison these take a tenth of a core at most. A few
+ * may be done at once all the same: a link that goes down and up asks for two, and the routes should
+ * not wait for the second.
+ */
 #define SYNC_PAUSE_FACTOR 10
+#define SYNC_AHEAD_NS	  NS_PER_S
 #define SYNC_RETRY_MIN_NS (NS_PER_S / 2)
 #define SYNC_RETRY_MAX_NS (30 * NS_PER_S)
 
@@ -49,8 +54,10 @@ struct monitor {
 	unsigned bridge_index; /* 0: not known */
 	bool sync_due;
 	int64_t next_sync_ns; /* not before */
+	int64_t paid_ns;      /* when those done so far have taken no more than their share */
 	unsigned failures;
 	bool bridge_changed, uplink_changed;
+	bool filtered; /* anew, since the last time that there was nothing to read */
 };
 
 /* -- notifications ------------------------------------------------------------ */
@@ -140,6 +147,17 @@ static void take_nexthop(struct monitor *m, const struct nexthop *n)
 	metric_inc_label(METRIC_DRIFT_REPAIRS, METRIC_DRIFT_NEXTHOP);
 }
 
+/* Otherwise each route that a worker makes would wake this thread. */
+static void ignore_workers(struct monitor *m)
+{
+	uint32_t ports[POOL_WORKERS_MAX];
+	size_t count = pool_get_ports(m->config.pool, ports);
+	struct err err = ERR_INIT;
+
+	if (netlink_monitor_ignore(m->notifications, ports, count, &err) < 0)
+		log_limited(LOG_WARN, "cannot filter notifications" KV("error", "%s"), err.text);
+}
+
 static int take(const struct nlmsghdr *msg, void *arg)
 {
 	struct monitor *m = arg;
@@ -151,8 +169,12 @@ static int take(const struct nlmsghdr *msg, void *arg)
 		struct link_forwarding forwarding;
 	} u;
 
-	if (pool_owns_port(m->config.pool, msg->nlmsg_pid))
+	if (pool_owns_port(m->config.pool, msg->nlmsg_pid)) {
+		if (!m->filtered)
+			ignore_workers(m);
+		m->filtered = true;
 		return 0;
+	}
 	if (route_parse(msg, &u.route) == 0)
 		take_route(m, msg, &u.route);
 	else if (link_parse(msg, &u.link) == 0)
@@ -179,6 +201,7 @@ static void read_notifications(struct monitor *m)
 		m->sync_due = true;
 		m->uplink_changed = true;
 	}
+	m->filtered = false;
 	if (m->bridge_changed || m->uplink_changed)
 		m->config.on_link(m->uplink_changed, m->config.arg);
 	m->bridge_changed = m->uplink_changed = false;
@@ -197,9 +220,14 @@ static int sync_now(struct monitor *m, struct err *err)
 	r = fib_sync(m->config.fib, m->nl, &config, err);
 	if (r < 0)
 		return r;
+	queue_hold(m->config.queue);
 	different = fib_queue_difference(m->config.fib, m->config.peers, m->config.queue);
+	queue_release(m->config.queue);
 	now = clock_ns();
-	m->next_sync_ns = now + SYNC_PAUSE_FACTOR * (clock_thread_ns() - work);
+	if (m->paid_ns < now)
+		m->paid_ns = now;
+	m->paid_ns += SYNC_PAUSE_FACTOR * (clock_thread_ns() - work);
+	m->next_sync_ns = m->paid_ns - SYNC_AHEAD_NS;
 	metric_inc(METRIC_RESYNCS);
 	metric_observe(METRIC_RESYNC_DURATION, 0, now - start);
 	log_debug("compared with the kernel" KV("different", "%zu"), different);
@@ -278,17 +306,6 @@ static void monitor_free(struct monitor *m)
 	free(m);
 }
 
-/* The kernel can leave out what workers do; those that start later are recognized in take(). */
-static void ignore_workers(struct monitor *m)
-{
-	uint32_t ports[POOL_WORKERS_MAX];
-	size_t count = pool_get_ports(m->config.pool, ports);
-	struct err err = ERR_INIT;
-
-	if (netlink_monitor_ignore(m->notifications, ports, count, &err) < 0)
-		log_warn("cannot filter notifications" KV("error", "%s"), err.text);
-}
-
 /* The subscription comes before the first look: what changes in between is told. */
 static int prepare(struct monitor *m, struct err *err)
 {
@@ -308,7 +325,6 @@ static int prepare(struct monitor *m, struct err *err)
 		r = netlink_open(&m->nl, err);
 	if (r < 0)
 		return r;
-	ignore_workers(m);
 	if (link_get(m->nl, m->bridge, &link, NULL) == 0)
 		m->bridge_index = link.index;
 	return sync_now(m, err);

@@ -2,7 +2,8 @@
 /*
  * The kernel's own limit: what poplin does, done with as little else as possible.
  *
- *	floor routes N DEVICE	N nexthops and N routes in large batches; prints seconds
+ *	floor routes N DEVICE	N nexthops and N routes in large batches; prints seconds, and removes
+ *				them
  *	floor watch CAUSE N	waits until N routes of protocol 84 were made after the CAUSE (start,
  *				delete, replace, link); prints when the last of the cause was seen
  *				and when the last route, by the monotonic clock
@@ -147,6 +148,77 @@ static void flush_if_full(int fd, struct batch *b)
 
 /* -- routes ------------------------------------------------------------------ */
 
+/* 172.16.0.0/12 is on the device; the routes go to 10.x.y.0/24. */
+static uint32_t nexthop_id(uint32_t i)
+{
+	return 0xac100000 + 256 + i;
+}
+
+static void put_nexthop(struct batch *b, uint32_t i, uint32_t oif)
+{
+	const struct nhmsg nh = { .nh_family = AF_INET, .nh_protocol = 84 };
+	uint32_t id = nexthop_id(i), gateway = htonl(id);
+	struct nlmsghdr *h = begin(b, RTM_NEWNEXTHOP, NLM_F_CREATE | NLM_F_EXCL, &nh, sizeof(nh));
+
+	attr(h, NHA_ID, &id, 4);
+	attr(h, NHA_OIF, &oif, 4);
+	attr(h, NHA_GATEWAY, &gateway, 4);
+	end(b);
+}
+
+static void delete_nexthop(struct batch *b, uint32_t i, uint32_t oif)
+{
+	const struct nhmsg nh = { .nh_family = AF_UNSPEC };
+	uint32_t id = nexthop_id(i);
+
+	(void)oif;
+	attr(begin(b, RTM_DELNEXTHOP, 0, &nh, sizeof(nh)), NHA_ID, &id, 4);
+	end(b);
+}
+
+static void begin_route(struct batch *b, uint32_t i, uint16_t type, uint16_t flags)
+{
+	const struct rtmsg rt = { .rtm_family = AF_INET,
+				  .rtm_dst_len = 24,
+				  .rtm_table = RT_TABLE_MAIN,
+				  .rtm_protocol = 84,
+				  .rtm_type = RTN_UNICAST };
+	uint32_t dst = htonl(0x0a000000 + (i << 8));
+
+	attr(begin(b, type, flags, &rt, sizeof(rt)), RTA_DST, &dst, 4);
+}
+
+static void put_route(struct batch *b, uint32_t i, uint32_t oif)
+{
+	uint32_t id = nexthop_id(i);
+
+	(void)oif;
+	begin_route(b, i, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL);
+	attr(b->last, RTA_NH_ID, &id, 4);
+	end(b);
+}
+
+static void delete_route(struct batch *b, uint32_t i, uint32_t oif)
+{
+	(void)oif;
+	begin_route(b, i, RTM_DELROUTE, 0);
+	end(b);
+}
+
+static void for_all(int fd, struct batch *b, uint32_t count, uint32_t oif,
+		    void (*add)(struct batch *b, uint32_t i, uint32_t oif))
+{
+	for (uint32_t i = 0; i < count; i++) {
+		add(b, i, oif);
+		flush_if_full(fd, b);
+	}
+}
+
+/*
+ * Takes everything back in the end: of nexthops that go with their namespace, or with their link, the
+ * kernel walks through all routes for each (remove_nexthop, nexthop.c), and holds up what is
+ * measured next.
+ */
 static void routes(uint32_t count, const char *device)
 {
 	static struct batch b;
@@ -154,36 +226,13 @@ static void routes(uint32_t count, const char *device)
 	int fd = open_socket();
 	double start = now();
 
-	for (uint32_t i = 0; i < count; i++) {
-		const struct nhmsg nh = { .nh_family = AF_INET, .nh_protocol = 84 };
-		/* 172.16.0.0/12 is on the device; the routes go to 10.x.y.0/24. */
-		uint32_t gateway = htonl(0xac100000 + 256 + i), id = 0xac100000 + 256 + i;
-		struct nlmsghdr *h =
-			begin(&b, RTM_NEWNEXTHOP, NLM_F_CREATE | NLM_F_EXCL, &nh, sizeof(nh));
-
-		attr(h, NHA_ID, &id, 4);
-		attr(h, NHA_OIF, &oif, 4);
-		attr(h, NHA_GATEWAY, &gateway, 4);
-		end(&b);
-		flush_if_full(fd, &b);
-	}
-	for (uint32_t i = 0; i < count; i++) {
-		const struct rtmsg rt = { .rtm_family = AF_INET,
-					  .rtm_dst_len = 24,
-					  .rtm_table = RT_TABLE_MAIN,
-					  .rtm_protocol = 84,
-					  .rtm_type = RTN_UNICAST };
-		uint32_t dst = htonl(0x0a000000 + (i << 8)), id = 0xac100000 + 256 + i;
-		struct nlmsghdr *h =
-			begin(&b, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &rt, sizeof(rt));
-
-		attr(h, RTA_DST, &dst, 4);
-		attr(h, RTA_NH_ID, &id, 4);
-		end(&b);
-		flush_if_full(fd, &b);
-	}
+	for_all(fd, &b, count, oif, put_nexthop);
+	for_all(fd, &b, count, oif, put_route);
 	flush(fd, &b);
 	printf("%.6f\n", now() - start);
+	for_all(fd, &b, count, oif, delete_route);
+	for_all(fd, &b, count, oif, delete_nexthop);
+	flush(fd, &b);
 }
 
 /* -- watching ---------------------------------------------------------------- */
@@ -192,7 +241,7 @@ static void routes(uint32_t count, const char *device)
 
 /* What routes are made for, and what tells of it. */
 enum cause {
-	CAUSE_START,   /* nothing: from the first route on */
+	CAUSE_START,   /* nothing: from the first nexthop or route on */
 	CAUSE_DELETE,  /* routes of ours were deleted */
 	CAUSE_REPLACE, /* one of ours was replaced by another of our protocol */
 	CAUSE_LINK,    /* a link came up */
@@ -213,7 +262,8 @@ static bool is_cause(const struct watch *w, const struct nlmsghdr *h)
 {
 	switch (w->cause) {
 	case CAUSE_START:
-		return h->nlmsg_type == RTM_NEWROUTE && is_ours(h) && w->seen == 0;
+		return w->began == 0 && (h->nlmsg_type == RTM_NEWNEXTHOP ||
+					 (h->nlmsg_type == RTM_NEWROUTE && is_ours(h)));
 	case CAUSE_DELETE:
 		return h->nlmsg_type == RTM_DELROUTE && is_ours(h);
 	case CAUSE_REPLACE:
@@ -242,7 +292,8 @@ static void watch_routes(enum cause cause, uint32_t wanted)
 {
 	static char buffers[WATCH_AT_ONCE][512];
 	struct sockaddr_nl address = { .nl_family = AF_NETLINK,
-				       .nl_groups = RTMGRP_IPV4_ROUTE | RTMGRP_LINK };
+				       .nl_groups = RTMGRP_IPV4_ROUTE | RTMGRP_LINK |
+						    1U << (RTNLGRP_NEXTHOP - 1) };
 	struct mmsghdr messages[WATCH_AT_ONCE] = { 0 };
 	struct watch w = { .cause = cause, .wanted = wanted };
 	struct iovec iov[WATCH_AT_ONCE];

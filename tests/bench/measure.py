@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the benchmarks share: the kernel's own limit, timed starts, notifications, memory and CPU."""
+import contextlib
 import ctypes
 import json
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cluster import BUILD, Process, b64, run  # noqa: E402
+from cluster import BUILD, Cluster, Process, b64, run  # noqa: E402
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 FLOOR = BUILD / "tests/bench/floor"
@@ -32,13 +33,40 @@ def enter(namespace):
     os.close(fd)
 
 
+@contextlib.contextmanager
+def cluster_of(size):
+    """A cluster with records of so many nodes, whose agents take their routes back in the end: what
+    the kernel has to do when routes go with their namespace holds up what comes next (floor.c)."""
+    with Cluster(SETTINGS) as cluster:
+        cluster.start_etcd()
+        cluster.put_peers(0, size)
+        try:
+            yield cluster
+        finally:
+            for node in cluster.nodes.values():
+                release(node)
+
+
+def release(node):
+    if node.process and node.process.alive():
+        node.stop()
+    node.poplind("--release")
+
+
 UPLINK = ("ip link add va type veth peer name vb; ip link set va up; ip link set vb up; "
           "ip address add 172.16.0.1/12 dev va; ")
 
 
-def floor_routes(count):
-    """Seconds for the same nexthops and routes by the minimal program."""
-    return float(run("unshare", "-n", "sh", "-c", f"{UPLINK}exec {FLOOR} routes {count} va"))
+def floor_routes(count, watched=False):
+    """Seconds for the same nexthops and routes by the minimal program; watched: while another reads
+    all notifications, as when an agent is measured."""
+    make = f"{FLOOR} routes {count} va"
+    if not watched:
+        return float(run("unshare", "-n", "sh", "-c", f"{UPLINK}{make}"))
+    out = run("unshare", "-n", "sh", "-c",
+              f"{UPLINK}{FLOOR} watch start {count} & sleep 0.2; {make} >/dev/null; wait")
+    began, last = (float(t) for t in out.splitlines()[-1].split())
+    return last - began
 
 
 def ip_batch(count, folder):
@@ -46,14 +74,16 @@ def ip_batch(count, folder):
     def dotted(number):
         return ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))
     gateways = [0xac100100 + i for i in range(count)]
-    lines = [f"nexthop add id {g} via {dotted(g)} dev va proto 84" for g in gateways]
-    lines += [f"route add {dotted(0x0a000000 + (i << 8))}/24 nhid {g} proto 84"
-              for i, g in enumerate(gateways)]
-    file = folder / "batch"
-    file.write_text("\n".join(lines) + "\n")
+    subnets = [f"{dotted(0x0a000000 + (i << 8))}/24" for i in range(count)]
+    (folder / "add").write_text("".join(
+        [f"nexthop add id {g} via {dotted(g)} dev va proto 84\n" for g in gateways] +
+        [f"route add {s} nhid {g} proto 84\n" for s, g in zip(subnets, gateways)]))
+    (folder / "del").write_text("".join([f"route del {s}\n" for s in subnets] +
+                                        [f"nexthop del id {g}\n" for g in gateways]))
     timed = ("import subprocess, time; start = time.monotonic(); "
-             f"subprocess.run(['ip', '-batch', '{file}'], check=True); "
-             "print(time.monotonic() - start)")
+             f"subprocess.run(['ip', '-batch', '{folder}/add'], check=True); "
+             "print(time.monotonic() - start); "
+             f"subprocess.run(['ip', '-batch', '{folder}/del'], check=True)")
     return float(run("unshare", "-n", "sh", "-c", f'{UPLINK}exec /usr/bin/python3 -c "{timed}"',
                      timeout=170))
 

@@ -57,6 +57,25 @@ def test_a_burst_of_records_while_watching(large):
         assert int(re.search(r"VmHWM:\s+(\d+)", status)[1]) < 32 * 1024
 
 
+def test_what_the_workers_do_does_not_wake_the_monitor(large):
+    first, = large.start_nodes(1)
+    large.put_peers(0, 1)
+    first.wait_routes(expected(0, 1))  # by then the kernel knows whose notifications to leave out
+
+    def switches():
+        for task in Path(f"/proc/{first.process.pid}/task").iterdir():
+            if (task / "comm").read_text() == "monitor\n":
+                return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)",
+                                     (task / "status").read_text(), re.M)[1])
+        raise AssertionError("no thread of that name")
+    before = switches()
+    for i in range(1, 101):
+        large.put_peers(i, 1)
+        wait_for(lambda n=i: first.metric('poplin_routes_installed{family="ipv4"}') == n + 1,
+                 "the route")
+    assert switches() - before < 50
+
+
 STORM = 10000
 
 
