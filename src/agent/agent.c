@@ -52,15 +52,25 @@ static void on_synced(void *arg)
 {
 	struct agent *a = arg;
 
-	if (!a->synced) {
-		a->sweep_ns = clock_ns() + a->route_grace_ns;
-		pool_set_sweep(a->pool, a->sweep_ns);
+	if (!a->trusted) {
+		int64_t now = clock_ns();
+
+		a->sweep_ns = now + a->route_grace_ns;
+		pool_set_sweep(a->pool, now, a->sweep_ns);
 	}
-	a->synced = true;
+	a->synced = a->trusted = true;
 	/* What is missing or stale in the kernel can be told from now on. */
 	(void)fib_queue_difference(a->fib, a->peers, a->queue);
 	snapshot_touch(a->snapshot);
 	event_ring(a->event_fd);
+}
+
+static void on_stale(void *arg)
+{
+	struct agent *a = arg;
+
+	a->trusted = false;
+	pool_set_sweep(a->pool, INT64_MAX, INT64_MAX);
 }
 
 static void on_drained(void *arg)
@@ -399,6 +409,7 @@ static int start_watcher(struct agent *a, struct err *err)
 		.peers = a->peers,
 		.queue = a->queue,
 		.on_synced = on_synced,
+		.on_stale = on_stale,
 		.on_own = on_own_record,
 		.arg = a,
 	};

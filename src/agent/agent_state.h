@@ -72,6 +72,7 @@ struct agent {
 	_Atomic int64_t alive_ns; /* when the main loop last came round */
 	int64_t route_grace_ns;	  /* never changes */
 	_Atomic int64_t sweep_ns; /* when stale routes may go; 0: not known yet, or done */
+	bool trusted;		  /* of the watcher: since a complete list no change was missed */
 	_Atomic bool synced;	  /* peers agrees with a complete list */
 	_Atomic bool remembers;	  /* peers was filled from the snapshot */
 	_Atomic bool drained;	  /* since then the queue was empty once: every route was tried */

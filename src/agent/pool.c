@@ -94,7 +94,7 @@ int pool_start(struct pool **ret, const struct pool_config *config, unsigned wor
 		return err_errno(err, -ENOMEM, "worker pool");
 	p->config = *config;
 	p->index = config->routes.index;
-	p->sweep_ns = INT64_MAX;
+	p->listed_ns = p->sweep_ns = INT64_MAX;
 	r = pool_set_workers(p, workers, err);
 	if (r < 0) {
 		free(p);
@@ -142,9 +142,10 @@ void pool_set_link(struct pool *p, unsigned index)
 	p->index = index;
 }
 
-void pool_set_sweep(struct pool *p, int64_t at_ns)
+void pool_set_sweep(struct pool *p, int64_t listed_ns, int64_t sweep_ns)
 {
-	p->sweep_ns = at_ns;
+	p->sweep_ns = sweep_ns;
+	p->listed_ns = listed_ns;
 }
 
 const char *route_failure_text(int result)

@@ -47,9 +47,9 @@ size_t pool_get_ports(struct pool *p, uint32_t ret[static POOL_WORKERS_MAX]);
 void pool_get_routes(struct pool *p, struct routes_config *ret);
 void pool_set_link(struct pool *p, unsigned index);
 /*
- * When, by clock_ns(), what the kernel has of an earlier run and no record asks for may go. It stays
- * until this was called. What an event tells to remove goes at once.
+ * What no record asks for stays until sweep_ns, by clock_ns(), unless an event after listed_ns told
+ * to remove it. Both are INT64_MAX at first, and again while the store is not trusted.
  */
-void pool_set_sweep(struct pool *p, int64_t at_ns);
+void pool_set_sweep(struct pool *p, int64_t listed_ns, int64_t sweep_ns);
 
 #endif

@@ -86,7 +86,7 @@
 	  "protocol number that marks routes as ours (see /etc/iproute2/rt_protos)")               \
 	X(ROUTE_WORKERS, UINT, route_workers, "4", 1, 64, true, "threads that set routes")         \
 	X(ROUTE_GRACE, UINT, route_grace_s, "30", 0, 86400, false,                                 \
-	  "seconds after the first list during which stale routes of an earlier run stay")         \
+	  "seconds that routes without a record stay after a start or a restored etcd")            \
 	X(RESYNC_INTERVAL, UINT, resync_interval_s, "300", 1, 86400, true,                         \
 	  "seconds between full comparisons of routes with records, and of these with etcd")       \
 	X(METRICS_ADDRESS, LISTEN, metrics_address, DEFAULT_METRICS_ADDRESS, 0, 0, false,          \

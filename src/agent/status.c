@@ -197,7 +197,7 @@ static int copy_installed(const struct prefix *prefix, const struct fib_route *r
 	return c->failed ? -ENOMEM : 0;
 }
 
-/* Routes of ours that no record asks for: of an earlier run, for as long as they are let be. */
+/* Routes of ours that no record asks for, for as long as they are let be. */
 static int list_stale(const struct status_source *s, struct status_list *list)
 {
 	auto_copy struct copy copy = { .failed = false };

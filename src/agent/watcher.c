@@ -3,7 +3,9 @@
  * Theory of operation. There is one loop: list if that is due, then watch until the watch ends,
  * which it always does with an error. The error decides what comes next:
  *
- *	-ESTALE	     changes were missed for good: list again and apply the difference
+ *	-ESTALE	     changes were missed for good: list again and apply the difference. What is
+ *		     not in the list may be lost and not gone: the store was wiped or set back,
+ *		     and its compaction can hide that (etcd marks a restored store as compacted)
  *	-ECANCELED   stop, or new endpoints: go on with those, from the same position
  *	-ETIME	     a full comparison is due: list
  *	other	     cut off: wait (backoff with jitter, so that a thousand nodes do not
@@ -17,6 +19,9 @@
  * the time between two comparisons is RESYNC_INTERVAL or N * N / COMPARE_RECORDS seconds, whichever
  * is longer: 50 s for 1,000 nodes, 300 s for 2,450, 83 min for 10,000. Each agent draws its own time
  * from 50 to 150 % of that, so they never list together.
+ *
+ * A list does not tell that the store was set back since the last one; the watch does. So after a
+ * cut the watch comes first, even if a comparison is due.
  *
  * A list that breaks off leaves peers as it was: what was not seen counts as gone only at the end
  * of a complete list. So nothing is ever removed because the store was away.
@@ -37,6 +42,8 @@
 /* A watch that stood for so long has worked: the next failure is the first one. */
 #define STANDING_NS	(10 * NS_PER_S)
 #define COMPARE_RECORDS 20000 /* listed in a second, by all agents together */
+/* After a cut the watch gets so much time to stand before a comparison. */
+#define PROOF_NS (30 * NS_PER_S)
 
 struct watcher {
 	struct thread thread;
@@ -45,6 +52,7 @@ struct watcher {
 	struct queue *queue;
 	char node[NODE_NAME_TEXT_MAX];
 	void (*on_synced)(void *arg);
+	void (*on_stale)(void *arg);
 	void (*on_own)(const struct store_change *change, void *arg);
 	void *arg;
 
@@ -55,6 +63,7 @@ struct watcher {
 	bool relisting;	    /* the list that runs is not the first one */
 	bool comparing;	    /* it is for comparison: the position before it is good */
 	bool own_seen;	    /* our own record stood in it */
+	bool proven;	    /* the store is the one that was listed, a moment ago */
 
 	struct mutex lock;
 	struct cond wake;
@@ -161,6 +170,7 @@ static int list(struct watcher *w, struct err *err)
 	if (r < 0)
 		return r;
 	w->comparing = false;
+	w->proven = true;
 	mutex_lock(&w->lock);
 	if (!w->status.away_ns)
 		w->status.away_ns = clock_ns();
@@ -178,6 +188,7 @@ static int watch(struct watcher *w, struct err *err)
 		.on_connected = on_connected,
 		.arg = w,
 	};
+	int64_t proof = w->proven ? 0 : clock_ns() + PROOF_NS;
 	int r;
 
 	w->connected_ns = 0;
@@ -186,7 +197,9 @@ static int watch(struct watcher *w, struct err *err)
 	mutex_unlock(&w->lock);
 	if (r)
 		plan_comparison(w);
-	r = store_watch(w->store, &handler, w->compare_ns, err);
+	r = store_watch(w->store, &handler, w->compare_ns > proof ? w->compare_ns : proof, err);
+	if (r == -ETIME && !w->connected_ns)
+		r = err_set(err, -ETIMEDOUT, "the watch does not begin");
 	if (w->connected_ns && clock_ns() - w->connected_ns > STANDING_NS)
 		w->failures = 0;
 	metric_set(METRIC_WATCH_CONNECTED, 0, 0);
@@ -232,6 +245,7 @@ static bool wait_round(struct watcher *w, const struct err *err)
 /* What follows from how a round ended. True: the next one may begin at once. */
 static bool judge(struct watcher *w, int r, bool *listed, const struct err *err)
 {
+	w->proven = r == -ETIME;
 	switch (r) {
 	case -ECANCELED:
 		store_rearm(w->store);
@@ -245,6 +259,7 @@ static bool judge(struct watcher *w, int r, bool *listed, const struct err *err)
 	case -ESTALE:
 		log_info("changes were missed, listing the store again" KV("reason", "%s"),
 			 err->text);
+		w->on_stale(w->arg);
 		*listed = w->comparing = false;
 		break;
 	default:
@@ -336,6 +351,7 @@ int watcher_start(struct watcher **ret, const struct watcher_config *config, str
 	w->queue = config->queue;
 	strlcpy(w->node, config->node, sizeof(w->node));
 	w->on_synced = config->on_synced;
+	w->on_stale = config->on_stale;
 	w->on_own = config->on_own;
 	w->arg = config->arg;
 	w->resync_interval_s = config->resync_interval_s;

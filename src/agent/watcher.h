@@ -25,9 +25,12 @@ struct watcher_config {
 	struct queue *queue; /* that peers tells: held while a page of a list is applied */
 	/*
 	 * Called on the watcher thread, without a lock. on_synced: peers agrees with a complete
-	 * list of the store. on_own: our own record was written or removed.
+	 * list of the store. on_stale: it may be far from the store until the next on_synced, and
+	 * a record that the store does not have may be one that it lost. on_own: our own record
+	 * was written or removed.
 	 */
 	void (*on_synced)(void *arg);
+	void (*on_stale)(void *arg);
 	void (*on_own)(const struct store_change *change, void *arg);
 	void *arg;
 };

@@ -92,15 +92,14 @@ static int plan_put(struct worker *worker, size_t item, const struct prefix *pre
 }
 
 /*
- * Until the first list is complete nobody knows what is stale, and for some time after it a record
- * may be on its way back: a store that was away, too, lost records whose nodes live.
+ * Until a list is complete nobody knows what is stale, and for some time after it a record may be
+ * on its way back: a store that was away, or set back, lost records whose nodes live.
  */
 static bool stays(const struct worker *worker, size_t item)
 {
-	struct pool *p = worker->pool;
+	const struct pool *p = worker->pool;
 
-	return !peers_complete(p->config.peers) ||
-	       (!worker->work.items[item].event_ns && clock_ns() < p->sweep_ns);
+	return worker->work.items[item].event_ns <= p->listed_ns && clock_ns() < p->sweep_ns;
 }
 
 static int plan_delete(struct worker *worker, size_t item, const struct prefix *prefix,

@@ -51,7 +51,7 @@ struct worker {
 struct pool {
 	struct pool_config config;
 	_Atomic unsigned index;			  /* of the node's link */
-	_Atomic int64_t sweep_ns;		  /* see pool_set_sweep() */
+	_Atomic int64_t listed_ns, sweep_ns;	  /* see pool_set_sweep() */
 	_Atomic uint32_t ports[POOL_WORKERS_MAX]; /* netlink ports of the workers; 0: none */
 	struct worker *workers[POOL_WORKERS_MAX];
 	unsigned count; /* of those who call */

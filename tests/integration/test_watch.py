@@ -121,6 +121,47 @@ def test_a_restored_store_that_grew_past_our_revision_is_noticed(make_cluster):
     node.wait_log("listing the store again.*another history")
 
 
+@pytest.mark.parametrize("away", ("short", "longer than RESYNC_INTERVAL"))
+def test_routes_outlive_records_that_a_restored_store_lacks(make_cluster, away):
+    cluster = make_cluster(LEASE_TTL=60, RESYNC_INTERVAL=1 if away != "short" else 600)
+    node = cluster.node(ROUTE_GRACE=5).start(ready=True)
+    cluster.stop_etcd()
+    shutil.copytree(cluster.dir / "etcd", cluster.dir / "backup")
+    cluster.start_etcd()
+    wait_for(lambda: node.status()["store"]["connected"], "the watch", 30)
+    alive = cluster.node().start(ready=True)
+    gone, subnet = new_record(cluster, 150), alive.subnet
+    expected = {subnet: alive.address, gone: f"{cluster.net}.0.50"}
+    node.wait_routes(expected)
+    cluster.stop_etcd()
+    alive.cut_off()
+    node.cut_off()
+    shutil.rmtree(cluster.dir / "etcd")
+    (cluster.dir / "backup").rename(cluster.dir / "etcd")
+    cluster.start_etcd()
+    for i in range(20):
+        cluster.put("/other", str(i))
+    if away != "short":
+        time.sleep(3)  # for the comparison to be due, and more: nobody tells of that
+    node.firewall.clear()
+    node.wait_log("listing the store again.*another history", 60)
+    start = time.monotonic()
+    wait_for(lambda: "stale" in node.poplinctl("routes"), "the list")
+    # The other node was away for longer: its record comes anew, and its route was never gone.
+    alive.firewall.clear()
+    node.wait_routes({subnet: alive.address}, 30)
+    assert time.monotonic() - start > 4
+    assert alive.subnet == subnet
+    assert node.metric('poplin_route_operations_total{op="delete",result="ok"}') == 1
+    assert node.metric('poplin_route_operations_total{op="add",result="ok"}') == 2
+    # From then on what goes is gone at once.
+    wait_for(lambda: node.status()["store"]["connected"], "the watch", 30)
+    told = new_record(cluster, 151)
+    node.wait_routes({subnet: alive.address, told: f"{cluster.net}.0.50"})
+    cluster.delete("/poplin/nodes/new151")
+    node.wait_routes({subnet: alive.address}, 4)
+
+
 def test_a_full_comparison_repairs_what_no_watch_told(make_cluster):
     cluster = make_cluster(LEASE_TTL=60, RESYNC_INTERVAL=4)
     cluster.helpers.append(Process(

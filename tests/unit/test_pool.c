@@ -56,7 +56,7 @@ static int setup(void **state)
 	};
 	pool_config = (struct pool_config){ queue, peers, fib, routes };
 	assert_ok(pool_start(&pool, &pool_config, WORKERS, &err));
-	pool_set_sweep(pool, 0);
+	pool_set_sweep(pool, 0, 0);
 	peers_begin_sync(peers);
 	peers_end_sync(peers);
 	return 0;
