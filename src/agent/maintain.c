@@ -29,59 +29,78 @@ static int forget_state(const struct settings *s, struct err *err)
 	return file_remove(path, err);
 }
 
-/* Closed first, then counted, as the agent does it (lease.c); opened again when it is refused. */
-static int close_node(const struct settings *s, bool force, struct err *err)
+static int count_pods(const struct settings *s, struct err *err)
 {
 	const struct prefix none = { .addr.family = AF_UNSPEC };
-	struct nodestate before;
-	bool known = nodestate_read(s->state_dir, &before, NULL) == 0;
 	char ipam_dir[PATH_MAX];
 	struct leftovers pods;
-	int r = forget_state(s, err);
+	int r;
 
-	if (r < 0 || force)
-		return r;
 	if (snprintf(ipam_dir, sizeof(ipam_dir), "%s/ipam/%s", s->state_dir, s->cni_name) >=
 	    (int)sizeof(ipam_dir))
 		return err_errno(err, -ENAMETOOLONG, "%s", s->state_dir);
 	r = leftovers_find(ipam_dir, &s->network, &none, &pods, err);
 	if (r < 0 || !pods.pods)
 		return r;
-	if (known && nodestate_write(s->state_dir, &before, NULL) < 0)
-		log_warn("the node stays closed for new pods until poplind runs");
 	return err_set(err, -EBUSY,
 		       "%" PRIu64 " addresses are held by pods of this node: the subnet is not "
 		       "given back without --force",
 		       pods.pods);
 }
 
-int maintain_release(const struct settings *s, bool force, struct err *err)
+/* *ret_asked is set once etcd may have done it. */
+static int give_back(const struct settings *s, const char *machine, struct prefix *ret_asked,
+		     struct err *err)
 {
 	struct store_config config = {
 		.prefix = s->etcd_prefix,
 		.counter_key = s->etcd_counter_key,
 	};
-	char machine[RECORD_MACHINE_MAX + 1], text[PREFIX_TEXT_MAX];
 	auto_(store_close) struct store *store = NULL;
-	struct prefix subnet;
+	char text[PREFIX_TEXT_MAX];
 	int r;
 
 	settings_access(s, &config.access);
-	r = node_machine(machine, err);
+	r = store_open(&store, &config, err);
 	if (r == 0)
-		r = close_node(s, force, err);
-	if (r == 0)
-		r = store_open(&store, &config, err);
-	if (r < 0)
-		return r;
-	r = store_release(store, s->node_name, machine, &subnet, err);
+		r = store_release(store, s->node_name, machine, ret_asked, err);
 	if (r == -ENOENT) {
 		log_info("the node holds no subnet" KV("node", "%s"), s->node_name);
 		return 0;
 	}
 	if (r == 0)
 		log_info("subnet given back" KV("node", "%s") KV("subnet", "%s"), s->node_name,
-			 prefix_format(&subnet, text));
+			 prefix_format(ret_asked, text));
+	return r;
+}
+
+/*
+ * Closed first, then counted, as the agent does it (lease.c). Opened again when the subnet is
+ * certainly still ours.
+ */
+int maintain_release(const struct settings *s, bool force, struct err *err)
+{
+	struct prefix asked = { .addr.family = AF_UNSPEC };
+	char machine[RECORD_MACHINE_MAX + 1];
+	struct nodestate before;
+	bool known = nodestate_read(s->state_dir, &before, NULL) == 0;
+	int r = node_machine(machine, err);
+
+	if (r == 0)
+		r = forget_state(s, err);
+	if (r < 0)
+		return r;
+	if (!force)
+		r = count_pods(s, err);
+	if (r == 0)
+		r = give_back(s, machine, &asked, err);
+	if (r == 0 || !known)
+		return r;
+	if (asked.addr.family != AF_UNSPEC)
+		log_warn("nobody knows whether etcd took the subnet back, the node stays closed "
+			 "for new pods until poplind runs");
+	else if (nodestate_write(s->state_dir, &before, NULL) < 0)
+		log_warn("the node stays closed for new pods until poplind runs");
 	return r;
 }
 

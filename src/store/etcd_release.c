@@ -52,11 +52,10 @@ static int release(struct claimer *c, const char *machine, struct prefix *ret_su
 		return err_wrap(err, r, "record of node '%s'", c->req->node);
 	if (record.machine[0] && strcmp(record.machine, machine) != 0)
 		return claim_tell_other_machine(c, &record, err);
-	r = c->record.lease ? etcd_revoke(c->store, (uint64_t)c->record.lease, err)
-			    : delete_keys(c, &record, err);
-	if (r == 0 && ret_subnet)
+	if (ret_subnet)
 		*ret_subnet = record.subnets[0];
-	return r;
+	return c->record.lease ? etcd_revoke(c->store, (uint64_t)c->record.lease, err)
+			       : delete_keys(c, &record, err);
 }
 
 int store_release(struct store *s, const char *node, const char *machine, struct prefix *ret_subnet,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A proxy before etcd that swallows the messages of watches that hold a word: faults that no etcd
-can be asked for. python3 lossy.py LISTEN-PORT ETCD-PORT WORD
+"""A proxy before etcd that swallows what answers a path (of watches, if none is given) and holds a
+word: faults that no etcd can be asked for. python3 lossy.py LISTEN-PORT ETCD-PORT WORD [PATH]
 """
 import socket
 import sys
@@ -23,16 +23,17 @@ def pump(source, target, state, keep):
 
 def on_request(data, state):
     if data.startswith(b"POST ") or data.startswith(b"GET "):
-        state["watch"] = data.startswith(b"POST /v3/watch")
+        state["lossy"] = data.startswith(b"POST " + PATH)
     return True
 
 
 def on_answer(data, state):
     # etcd's gateway writes a message and its framing in one piece, so that nothing is torn.
-    return not (state.get("watch") and WORD in data)
+    return not (state.get("lossy") and WORD in data)
 
 
 PORT, ETCD, WORD = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].encode()
+PATH = (sys.argv[4] if len(sys.argv) > 4 else "/v3/watch").encode()
 LISTENER = socket.create_server(("0.0.0.0", PORT))
 while True:
     client, _ = LISTENER.accept()

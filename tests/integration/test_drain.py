@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Giving a subnet back: by poplinctl while the agent runs, by poplind while it does not."""
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from cluster import ENVIRONMENT, CniError, wait_for
+from cluster import ENVIRONMENT, CniError, Process, run, wait_for
 
 
 def ctl(node, *args):
@@ -124,6 +125,40 @@ def test_no_agent_no_drain(make_cluster):
     attach_refused(first, "late", "no subnet")
     pod.detach()
     assert first.poplind("--force", check=False).returncode == 2
+
+
+def test_a_release_that_failed_opens_the_node_again_if_nothing_was_asked_of_etcd(make_cluster):
+    cluster = make_cluster(LEASE_TTL=120)
+    first, = cluster.start_nodes(1)
+    subnet = first.subnet
+    first.stop()
+    cluster.stop_etcd()
+    state = first.dir / "run/node.json"
+    before = state.read_text()
+    assert first.poplind("--release", check=False).returncode == 1
+    assert state.read_text() == before
+    first.pod("still-served")
+    # Another machine has the name: that record is none of ours.
+    cluster.start_etcd()
+    text = cluster.get()["/poplin/nodes/n1"]
+    cluster.put("/poplin/nodes/n1", json.dumps({**json.loads(text), "machine": "another"}))
+    result = first.poplind("--release", "--force", check=False)
+    assert result.returncode == 1 and "held by another machine" in result.stderr
+    assert state.read_text() == before
+    # The answer to the revocation gets lost: that it was carried out this node does not know.
+    cluster.delete("/poplin/nodes/n1")
+    first.start(ready=True).stop()
+    assert json.loads(state.read_text())["subnet"] == subnet
+    cluster.helpers.append(Process(
+        ["ip", "netns", "exec", cluster.store, "python3", Path(__file__).with_name("lossy.py"),
+         "2390", "2379", "header", "/v3/lease/revoke"], cluster.dir / "lossy.log"))
+    wait_for(lambda: ":2390 " in run("ip", "netns", "exec", cluster.store, "ss", "-ltn"),
+             "the proxy")
+    first.settings["ETCD_HOST"] = f"{cluster.etcd_address}:2390"
+    result = first.poplind("--release", "--force", check=False)
+    assert result.returncode == 1 and "the node stays closed" in result.stderr
+    assert "/poplin/nodes/n1" not in cluster.get()
+    attach_refused(first, "late", "no subnet")
 
 
 def test_a_wish_that_cannot_be_read_changes_nothing(make_cluster):

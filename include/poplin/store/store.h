@@ -145,7 +145,8 @@ int store_verify(struct store *s, const char *node, const struct store_claim *cl
 
 /*
  * Gives the node's subnet back, by its name: the lease that its record hangs on is revoked, and
- * both keys go with it. *ret_subnet (may be NULL) says which it was. -ENOENT: it holds none.
+ * both keys go with it. *ret_subnet (may be NULL) says which it was; it is set before that is asked
+ * for, so as long as it is untouched the store has certainly changed nothing. -ENOENT: it holds none.
  * -EEXIST: the record is of another machine (`machine`).
  */
 int store_release(struct store *s, const char *node, const char *machine, struct prefix *ret_subnet,
