@@ -19,6 +19,8 @@
 #define FILE_MODE  0600
 #define PAUSE_NS   (3 * NS_PER_S)
 #define NICENESS   10
+/* Order, name, address and subnets. */
+#define LINE_BYTES (32 + NODE_NAME_TEXT_MAX + ADDR_TEXT_MAX + RECORD_SUBNETS_MAX * PREFIX_TEXT_MAX)
 
 struct snapshot {
 	struct thread thread;
@@ -198,11 +200,21 @@ static int check_sum(struct buf *b, struct err *err)
 	return strcmp(sum, right) == 0 ? 0 : err_set(err, -EINVAL, "the checksum is wrong");
 }
 
+static bool parse_number(const char *text, uint64_t max, uint64_t *ret)
+{
+	char *end;
+
+	errno = 0;
+	*ret = strtoull(text, &end, 10);
+	return text[0] >= '0' && text[0] <= '9' && !*end && !errno && *ret <= max;
+}
+
 static int check_header(const struct snapshot_config *c, char **rest, struct snapshot_restored *ret,
 			struct err *err)
 {
 	auto_buf struct buf identity = BUF_INIT;
 	char *line, *time;
+	uint64_t written;
 
 	if (strncmp(*rest, FIRST_LINE, strlen(FIRST_LINE)) != 0)
 		return err_set(err, -EINVAL, "it is of another version");
@@ -212,7 +224,9 @@ static int check_header(const struct snapshot_config *c, char **rest, struct sna
 	if (!*rest || !time)
 		return err_set(err, -EINVAL, "it says not what it is of");
 	*time++ = '\0';
-	ret->real_ns = strtoll(time, NULL, 10) * NS_PER_S;
+	if (!parse_number(time, INT64_MAX / NS_PER_S, &written))
+		return err_set(err, -EINVAL, "it says not when it was written");
+	ret->real_ns = (int64_t)written * NS_PER_S;
 	if (add_identity(&identity, c) < 0)
 		return err_errno(err, -ENOMEM, "snapshot");
 	return strcmp(identity.data, line) == 0
@@ -220,40 +234,68 @@ static int check_header(const struct snapshot_config *c, char **rest, struct sna
 		       : err_set(err, -EINVAL, "it is of another node, cluster or network");
 }
 
-/* One line, as the record that it came from. */
-static int apply_line(const struct snapshot_config *c, char *line, struct snapshot_restored *ret,
-		      struct err *err)
+/* A line: of which node, and what its record says. The name lies in the line, which is changed. */
+static int parse_line(char *line, struct store_change *ret, struct record *record, struct err *err)
 {
-	struct store_change change = { .order = strtoull(strsep(&line, " "), NULL, 10) };
-	struct record record = { .machine = "snapshot" };
-	char value[RECORD_BYTES_MAX];
-	char *address, *subnet;
-	bool bare;
+	const char *order = strsep(&line, " ");
+	const char *node = line ? strsep(&line, " ") : NULL;
+	const char *address = line ? strsep(&line, " ") : NULL;
+	const char *subnet;
 	int r = 0;
 
-	change.node = line ? strsep(&line, " ") : "";
-	address = line ? strsep(&line, " ") : NULL;
-	if (!address || !line || !node_name_valid(change.node))
+	*record = (struct record){ .machine = "snapshot" };
+	*ret = (struct store_change){ .node = node };
+	if (!line || !node_name_valid(node) || !parse_number(order, UINT64_MAX, &ret->order))
 		return err_set(err, -EINVAL, "a line of it is not whole");
-	bare = strcmp(address, "-") == 0;
-	if (!bare)
-		r = addr_parse(address, &record.address, err);
+	if (strcmp(address, "-") != 0)
+		r = addr_parse(address, &record->address, err);
 	while (r == 0 && (subnet = strsep(&line, " ")))
-		r = record.nsubnets == RECORD_SUBNETS_MAX
-			    ? err_set(err, -EINVAL, "a line of it is too long")
-			    : prefix_parse(subnet, &record.subnets[record.nsubnets++], err);
-	if (r < 0)
+		r = record->nsubnets == RECORD_SUBNETS_MAX
+			    ? err_set(err, -EINVAL, "a line of it has too many subnets")
+			    : prefix_parse(subnet, &record->subnets[record->nsubnets++], err);
+	return r;
+}
+
+/* Tells peers, if any, the line as the record that it came from. */
+static int take_line(const struct snapshot_config *c, struct peers *peers, char *line,
+		     struct snapshot_restored *ret, struct err *err)
+{
+	struct store_change change;
+	struct record record;
+	char value[RECORD_BYTES_MAX];
+	int r = parse_line(line, &change, &record, err);
+
+	if (r == 0 && record.address.family != AF_UNSPEC)
+		r = record_format(&record, value, sizeof(value), err);
+	else if (r == 0)
+		prefix_format(&record.subnets[0], value);
+	if (r < 0 || !peers)
 		return r;
 	if (strcmp(change.node, c->node) == 0)
 		ret->own = record.subnets[0];
-	if (bare)
-		prefix_format(&record.subnets[0], value);
-	else
-		r = record_format(&record, value, sizeof(value), err);
 	change.value = value;
-	change.len = r == 0 ? strlen(value) : 0;
+	change.len = strlen(value);
 	ret->nodes++;
-	return r < 0 ? r : peers_apply(c->peers, &change, err);
+	return peers_apply(peers, &change, err);
+}
+
+static int take_lines(const struct snapshot_config *c, struct peers *peers, const char *text,
+		      struct snapshot_restored *ret, struct err *err)
+{
+	char line[LINE_BYTES];
+	int r = 0;
+
+	while (r == 0 && *text) {
+		size_t len = strcspn(text, "\n");
+
+		if (len >= sizeof(line))
+			return err_set(err, -EINVAL, "a line of it is too long");
+		memcpy(line, text, len);
+		line[len] = '\0';
+		r = take_line(c, peers, line, ret, err);
+		text += len + (text[len] == '\n');
+	}
+	return r;
 }
 
 int snapshot_restore(const struct snapshot_config *config, struct snapshot_restored *ret,
@@ -261,7 +303,7 @@ int snapshot_restore(const struct snapshot_config *config, struct snapshot_resto
 {
 	struct snapshot_restored restored = { .nodes = 0 };
 	auto_buf struct buf b = BUF_INIT;
-	char path[PATH_MAX], *rest, *line;
+	char path[PATH_MAX], *rest;
 	int r = path_of(config, path, err);
 
 	if (r == 0)
@@ -274,8 +316,11 @@ int snapshot_restore(const struct snapshot_config *config, struct snapshot_resto
 	r = check_sum(&b, err);
 	if (r == 0)
 		r = check_header(config, &rest, &restored, err);
-	while (r == 0 && (line = strsep(&rest, "\n")) && *line)
-		r = apply_line(config, line, &restored, err);
+	/* All of it is looked at before any of it counts. */
+	if (r == 0)
+		r = take_lines(config, NULL, rest, &restored, err);
+	if (r == 0)
+		r = take_lines(config, config->peers, rest, &restored, err);
 	if (r < 0)
 		return err_wrap(err, r, "%s", path);
 	*ret = restored;
