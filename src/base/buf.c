@@ -14,6 +14,13 @@ void buf_done(struct buf *b)
 	*b = BUF_INIT;
 }
 
+void buf_wipe(struct buf *b)
+{
+	if (b->data)
+		explicit_bzero(b->data, b->size);
+	buf_done(b);
+}
+
 void buf_reset(struct buf *b)
 {
 	b->len = 0;

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "poplin/base/log.h"
 #include "poplin/base/mem.h"
 
 #define COPY_MAX ((size_t)256 * 1024 * 1024)
@@ -19,6 +20,7 @@
 static int read_all(int fd, size_t max, struct buf *ret)
 {
 	char chunk[8192];
+	int r = 0;
 	ssize_t n;
 
 	for (;;) {
@@ -29,10 +31,10 @@ static int read_all(int fd, size_t max, struct buf *ret)
 			return -errno;
 		if (n == 0)
 			return 0;
-		if ((size_t)n > max - ret->len)
-			return -EFBIG;
-		if (buf_add(ret, chunk, (size_t)n) < 0)
-			return -ENOMEM;
+		r = (size_t)n > max - ret->len ? -EFBIG : buf_add(ret, chunk, (size_t)n);
+		explicit_bzero(chunk, (size_t)n); /* it may be a secret */
+		if (r < 0)
+			return r;
 	}
 }
 
@@ -112,8 +114,8 @@ static int sync_folder(const char *path)
 }
 
 /* Steps of an atomic write after the temporary file is open; *step says which one failed. */
-static int write_steps(int fd, const char *temporary, const char *path, const char *folder,
-		       mode_t mode, const void *data, size_t len, const char **step)
+static int write_steps(int fd, const char *temporary, const char *path, mode_t mode,
+		       const void *data, size_t len, const char **step)
 {
 	int r;
 
@@ -128,10 +130,7 @@ static int write_steps(int fd, const char *temporary, const char *path, const ch
 	if (fsync(fd) < 0)
 		return -errno;
 	*step = "rename into place";
-	if (rename(temporary, path) < 0)
-		return -errno;
-	*step = "fsync of the folder";
-	return sync_folder(folder);
+	return rename(temporary, path) < 0 ? -errno : 0;
 }
 
 int file_write_atomic(const char *path, mode_t mode, const void *data, size_t len, struct err *err)
@@ -150,11 +149,17 @@ int file_write_atomic(const char *path, mode_t mode, const void *data, size_t le
 	fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return err_errno(err, -errno, "%s: create a temporary file beside it", path);
-	r = write_steps(fd, temporary, path, folder, mode, data, len, &step);
+	r = write_steps(fd, temporary, path, mode, data, len, &step);
 	if (r < 0) {
 		(void)unlink(temporary);
 		return err_errno(err, r, "%s: %s", path, step);
 	}
+	r = sync_folder(folder);
+	if (r < 0)
+		log_limited(LOG_WARN,
+			    "a file was replaced, but after a crash the old one may be back" KV(
+				    "path", "%s") KV("error", "%s"),
+			    path, strerrordesc_np(-r));
 	return 0;
 }
 

@@ -98,7 +98,7 @@ void access_free(struct access *a)
 int store_access_check(const struct store_access *access, struct err *err)
 {
 	auto_(access_free) struct access *a = NULL;
-	auto_buf struct buf password = BUF_INIT;
+	auto_secret struct buf password = BUF_INIT;
 	int r = access_new(&a, access, err);
 
 	if (r < 0)

@@ -81,11 +81,29 @@ static int ask_for_token(struct store *s, const char *url, const char *text, str
 	return r == ETCD_NO_TOKEN ? err_wrap(err, -EACCES, "log in to etcd") : r;
 }
 
+/* -EINVAL: user or password are not UTF-8. */
+static int login_text(const char *user, const struct buf *password, struct buf *ret)
+{
+	auto_(json_decref) json_t *body =
+		json_pack("{ss ss}", "name", user, "password", password->data);
+	size_t len = body ? json_dumpb(body, NULL, 0, JSON_COMPACT) : 0;
+
+	ret->data = len ? malloc(len + 1) : NULL;
+	if (ret->data) {
+		ret->size = len + 1;
+		ret->len = json_dumpb(body, ret->data, len, JSON_COMPACT);
+		ret->data[ret->len] = '\0';
+	}
+	if (body) /* jansson's own copy */
+		explicit_bzero((void *)json_string_value(json_object_get(body, "password")),
+			       password->len);
+	return ret->data ? 0 : len ? -ENOMEM : -EINVAL;
+}
+
 int etcd_login(struct store *s, const char *endpoint, struct err *err)
 {
-	auto_(json_decref) json_t *body = NULL;
-	auto_buf struct buf password = BUF_INIT;
-	auto_free char *text = NULL;
+	auto_secret struct buf password = BUF_INIT;
+	auto_secret struct buf text = BUF_INIT;
 	char url[ETCD_URL_MAX + 64];
 	int64_t start = clock_ns();
 	int r;
@@ -95,14 +113,13 @@ int etcd_login(struct store *s, const char *endpoint, struct err *err)
 	r = etcd_password(s->access->password_file, &password, err);
 	if (r < 0)
 		return r == -ENOMEM ? r : err_wrap(err, -EACCES, "log in to etcd");
-	body = json_pack("{ss ss}", "name", s->access->user, "password", password.data);
-	text = body ? json_dumps(body, JSON_COMPACT) : NULL;
-	if (!text)
+	r = login_text(s->access->user, &password, &text);
+	if (r == -EINVAL)
 		return err_set(err, -EACCES, "log in to etcd: user and password must be UTF-8");
+	if (r < 0)
+		return err_errno(err, r, "log in to etcd");
 	(void)snprintf(url, sizeof(url), "%s/v3/auth/authenticate", endpoint);
-	r = ask_for_token(s, url, text, err);
-	explicit_bzero(text, strlen(text));
-	explicit_bzero(password.data, password.len);
+	r = ask_for_token(s, url, text.data, err);
 	if (s->observe && r != -ECANCELED)
 		s->observe(STORE_LOGIN, r, clock_ns() - start, s->observe_arg);
 	return r;

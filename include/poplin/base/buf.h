@@ -14,6 +14,7 @@ struct buf {
 #define BUF_INIT ((struct buf){ .data = NULL, .len = 0, .size = 0 })
 
 void buf_done(struct buf *b);  /* frees; the buffer is empty and usable afterwards */
+void buf_wipe(struct buf *b);  /* the same, of a secret */
 void buf_reset(struct buf *b); /* empties, keeps the memory */
 /* Return 0 or -ENOMEM; on failure the content is as before. */
 int buf_add(struct buf *b, const void *data, size_t len);
@@ -25,5 +26,11 @@ static inline void buf_done_cleanup(struct buf *b)
 	buf_done(b);
 }
 #define auto_buf __attribute__((cleanup(buf_done_cleanup)))
+
+static inline void buf_wipe_cleanup(struct buf *b)
+{
+	buf_wipe(b);
+}
+#define auto_secret __attribute__((cleanup(buf_wipe_cleanup)))
 
 #endif

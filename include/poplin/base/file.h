@@ -17,6 +17,10 @@
 
 /* Reads a regular file of at most max bytes (-EFBIG beyond) into ret, which is reset first. */
 int file_read(const char *path, size_t max, struct buf *ret, struct err *err);
+/*
+ * On failure the file is as before. A folder that cannot be synced is none: every reader sees the
+ * new file, which a crash may take away; the log says so.
+ */
 int file_write_atomic(const char *path, mode_t mode, const void *data, size_t len, struct err *err);
 int file_copy_atomic(const char *from, const char *to, mode_t mode, struct err *err);
 /* True only when path can be read and holds exactly these bytes with this mode. */
