@@ -233,6 +233,27 @@ static int holder_is_right(struct claimer *c, const struct prefix *subnet, bool 
 	return 0;
 }
 
+/*
+ * etcd has a least TTL, which follows from its election timeout: what it would grant for ours tells.
+ * Otherwise each start would move the claim to a lease that is just like the one before.
+ */
+static int ttl_is_right(struct claimer *c, const struct store_claim *claim, bool *ret,
+			struct err *err)
+{
+	struct store_claim probe;
+	int r;
+
+	*ret = claim->ttl_s == c->req->ttl_s;
+	if (claim->ttl_s <= c->req->ttl_s)
+		return 0;
+	r = etcd_grant(c->store, c->req->ttl_s, &probe, err);
+	if (r < 0)
+		return r;
+	(void)etcd_revoke(c->store, probe.lease, NULL);
+	*ret = probe.ttl_s == claim->ttl_s;
+	return 0;
+}
+
 static int attach(struct claimer *c, const struct record *record, struct store_claim *ret,
 		  struct err *err)
 {
@@ -249,9 +270,10 @@ static int attach(struct claimer *c, const struct record *record, struct store_c
 		return err_set(err, OVERTAKEN, "the lease ran out this moment");
 	if (r < 0 && r != -ENOENT)
 		return r;
-	if (r == 0 && claim.ttl_s == c->req->ttl_s && record->nsubnets == 1 &&
-	    same_content(record, c->req->record)) {
-		r = holder_is_right(c, &claim.subnet, &right, &claim.subnet_version, err);
+	if (r == 0 && record->nsubnets == 1 && same_content(record, c->req->record)) {
+		r = ttl_is_right(c, &claim, &right, err);
+		if (r == 0 && right)
+			r = holder_is_right(c, &claim.subnet, &right, &claim.subnet_version, err);
 		if (r < 0)
 			return r;
 		if (right) {
@@ -269,12 +291,20 @@ int claim_tell_other_machine(const struct claimer *c, const struct record *recor
 {
 	char address[ADDR_TEXT_MAX], subnet[PREFIX_TEXT_MAX];
 
+	(void)addr_format(&record->address, address);
+	(void)prefix_format(&record->subnets[0], subnet);
+	if (!c->record.lease)
+		return err_set(
+			err, -EEXIST,
+			"node name '%s' is held by another machine, at %s with subnet %s, "
+			"and its record has no lease that runs out: give one of them another "
+			"NODE_NAME, or, if that machine is gone, delete the key %s",
+			c->req->node, address, subnet, c->node_key);
 	return err_set(
 		err, -EEXIST,
 		"node name '%s' is held by another machine, at %s with subnet %s, which is "
 		"alive: give one of them another NODE_NAME, or wait until its lease runs out",
-		c->req->node, addr_format(&record->address, address),
-		prefix_format(&record->subnets[0], subnet));
+		c->req->node, address, subnet);
 }
 
 /* Whether our record hangs on a lease that this process knows to be none of its own. */

@@ -231,6 +231,23 @@ static void a_subnets_key_of_another_lease_is_put_right(void **state)
 	check_keys(s, "n1", &c);
 }
 
+static void a_restart_keeps_a_lease_that_is_as_short_as_etcd_grants_it(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	struct store_claim_request req = request("n1");
+	struct store_claim first, again;
+	struct err err = ERR_INIT;
+
+	/* With its usual election timeout etcd grants two seconds at least. */
+	req.ttl_s = 1;
+	SHOULD_WORK(store_claim(s, &req, false, &first, &err), &err);
+	assert_int_equal(first.ttl_s, 2);
+	SHOULD_WORK(store_claim(s, &req, false, &again, &err), &err);
+	assert_int_equal(again.lease, first.lease);
+	assert_int_equal(again.record_version, first.record_version);
+	SHOULD_WORK(store_verify(s, "n1", &first, &err), &err);
+}
+
 static void a_lost_lease_is_noticed_and_the_subnet_claimed_again(void **state)
 {
 	auto_(store_close) struct store *s = open_store(*state, NULL);
@@ -284,6 +301,24 @@ static void a_name_of_another_machine_is_refused(void **state)
 	assert_non_null(strstr(err.text, "'n1' is held by another machine, at 192.168.0.11"));
 	assert_int_equal(store_release(s, "n1", "other", &subnet, &err), -EEXIST);
 	check_keys(s, "n1", &c);
+}
+
+static void a_name_of_another_machine_without_a_lease_says_which_key_to_delete(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	struct store_claim_request req = request("n1");
+	struct err err = ERR_INIT;
+	struct store_claim c;
+	char key[ETCD_KEY_MAX];
+
+	set_record(s, "n1",
+		   "{\"version\":1,\"subnets\":[\"10.2.222.0/24\"],\"address\":\"192.168.0.99\","
+		   "\"backend\":{\"type\":\"host-gw\"},\"machine\":\"another\"}");
+	assert_int_equal(store_claim(s, &req, false, &c, &err), -EEXIST);
+	assert_non_null(strstr(err.text, "192.168.0.99"));
+	assert_non_null(strstr(err.text, "no lease"));
+	(void)snprintf(key, sizeof(key), "delete the key %s/n1", s->prefix);
+	assert_non_null(strstr(err.text, key));
 }
 
 static void a_preferred_subnet_of_another_node_is_not_taken(void **state)
@@ -714,9 +749,11 @@ int main(void)
 		CLAIM_TEST(a_restart_changes_nothing_in_the_store),
 		CLAIM_TEST(another_ttl_or_address_moves_to_a_new_lease),
 		CLAIM_TEST(a_subnets_key_of_another_lease_is_put_right),
+		CLAIM_TEST(a_restart_keeps_a_lease_that_is_as_short_as_etcd_grants_it),
 		CLAIM_TEST(a_lost_lease_is_noticed_and_the_subnet_claimed_again),
 		CLAIM_TEST(a_lease_of_2_s_runs_out),
 		CLAIM_TEST(a_name_of_another_machine_is_refused),
+		CLAIM_TEST(a_name_of_another_machine_without_a_lease_says_which_key_to_delete),
 		CLAIM_TEST(a_preferred_subnet_of_another_node_is_not_taken),
 		CLAIM_TEST(a_released_subnet_is_free_and_the_last_to_be_used),
 		CLAIM_TEST(bare_records_count_as_taken),
