@@ -14,6 +14,7 @@
 #include "masq.h"
 #include "poplin/model/pod.h"
 #include "result.h"
+#include "spoof.h"
 
 struct attachment {
 	const struct request *req;
@@ -60,12 +61,11 @@ static int make_veth(struct attachment *a, struct err *err)
 		.peer_name = a->pod_link.name,
 		.peer_netns = a->netns,
 		.peer_mac = a->pod_link.mac,
-		.hairpin = a->req->conf.hairpin,
+		.port = { a->req->conf.hairpin, a->req->conf.port_isolation },
 		.host_group = network_group(&a->req->conf),
 	};
 	int r;
 
-	plan_ends(a);
 	veth.mtu = a->host_link.mtu;
 	r = link_veth_create(a->host, &veth, err);
 	/* The address was free, so a link of this name is what a killed ADD left. */
@@ -94,8 +94,13 @@ static int prepare_host(struct attachment *a, struct err *err)
 	const struct request *req = a->req;
 	int r = bridge_prepare(a->host, &req->conf, &a->given, &a->bridge, err);
 
-	if (r == 0 && req->conf.ip_masq)
+	if (r)
+		return r;
+	plan_ends(a);
+	if (req->conf.ip_masq)
 		r = masq_add(&req->conf, &req->owner, &a->given, err);
+	if (r == 0 && req->conf.mac_spoof_check)
+		r = spoof_add(&req->conf, &req->owner, a->pod_link.mac, err);
 	if (r == 0)
 		r = make_veth(a, err);
 	return r ? r : confirm_addresses(a, err);
@@ -117,10 +122,12 @@ static int print(const struct attachment *a, struct err *err)
 	return result_print(&result, err) < 0 ? CNI_IO_FAILURE : 0;
 }
 
-/* As DEL does. */
+/* As DEL does, and where DEL does it: the pod may have been entered. */
 static int undo_all(const struct attachment *a, struct err *err)
 {
-	int r = detach(a->host, &a->req->conf, &a->req->owner, err);
+	int r = netns_return(a->host, err) < 0
+			? CNI_KERNEL_REFUSED
+			: detach(a->host, &a->req->conf, &a->req->owner, err);
 
 	return r ? r : addresses_give_back(a->req, err);
 }

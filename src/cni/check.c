@@ -14,6 +14,7 @@
 #include "poplin/nl/link.h"
 #include "poplin/nl/route.h"
 #include "result.h"
+#include "spoof.h"
 
 /* -- what is expected ------------------------------------------------------------------ */
 
@@ -188,6 +189,8 @@ static int check_host(const struct request *req, struct netlink *nl, const struc
 	if (!(link.flags & IFF_UP) || !(bridge.flags & IFF_UP))
 		return err_set(err, CNI_NOT_AS_EXPECTED, "link %s is down",
 			       link.flags & IFF_UP ? bridge.name : name);
+	if (req->conf.mac_spoof_check)
+		r = spoof_check(&req->conf, &req->owner, err);
 	for (unsigned i = 0; i < given->naddresses && r == 0; i++) {
 		const struct ipam_address *a = &given->addresses[i];
 		const struct prefix gateway = { .addr = a->gateway, .len = a->address.len };
@@ -225,7 +228,7 @@ static int check_pod(const struct request *req, struct netlink *nl, const struct
 
 	if (link_get(nl, name, &link, err) < 0)
 		return CNI_NOT_AS_EXPECTED;
-	if (!(link.flags & IFF_UP))
+	if (!(link.flags & IFF_UP) && !req->conf.disable_interface)
 		return err_set(err, CNI_NOT_AS_EXPECTED, "the pod's link %s is down", name);
 	for (unsigned i = 0; i < given->naddresses && r == 0; i++)
 		r = check_address(nl, &link, &given->addresses[i].address, "pod's link", err);

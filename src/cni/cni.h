@@ -92,7 +92,7 @@ struct netconf {
 	char bridge[IF_NAMESIZE];
 	unsigned mtu; /* 0: the bridge's */
 	bool is_gateway, is_default_gateway, force_address, ip_masq, hairpin, promiscuous,
-		enable_dad;
+		enable_dad, mac_spoof_check, port_isolation, disable_interface;
 	char state_dir[CNI_PATH_MAX]; /* of the agent, which makes the bridge; "": there is none */
 	struct prefix network;	      /* all pods of the cluster; AF_UNSPEC: not said */
 	struct netconf_ipam ipam;
@@ -175,7 +175,7 @@ struct addr given_route_gateway(const struct given *given, const struct netconf_
 int node_ready(const struct netconf *conf, struct err *err);
 /*
  * Removes an attachment's link and our own addresses, whatever there is of them, and what ipMasq
- * made. Addresses of another plugin are left: addresses_give_back(). 0 or a code.
+ * and macspoofchk made. Addresses of another plugin are left: addresses_give_back(). 0 or a code.
  */
 int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,
 	   struct err *err);
@@ -196,5 +196,7 @@ int pod_link_remove(struct netlink *nl, const char *name, struct err *err);
 int netns_open(const char *path, struct err *err);
 /* Enters it, for the rest of the process: sockets that were opened before stay where they are. */
 int netns_enter(int fd, struct err *err);
+/* Goes back to that of a socket. */
+int netns_return(const struct netlink *nl, struct err *err);
 
 #endif

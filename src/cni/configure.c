@@ -58,7 +58,7 @@ static int add_steps(const struct pod *pod, struct netlink_batch *batch, struct 
 	unsigned index = pod->link->index;
 	int r = netlink_batch_take(batch, link_up_msg(LOOPBACK_INDEX), STEP_LO, err);
 
-	if (r == 0)
+	if (r == 0 && !pod->conf->disable_interface)
 		r = netlink_batch_take(batch, link_up_msg(index), STEP_UP, err);
 	for (unsigned i = 0; i < pod->given->naddresses && r == 0; i++)
 		r = netlink_batch_take(batch,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * GC: removes what no attachment holds that the runtime names: addresses with their links, links
- * alone, what ipMasq made. All is tried; the first failure is told.
+ * alone, what ipMasq and macspoofchk made. All is tried; the first failure is told.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -12,6 +12,7 @@
 #include "masq.h"
 #include "poplin/model/pod.h"
 #include "poplin/nl/link.h"
+#include "spoof.h"
 
 DEFINE_AUTO(json_t *, json_decref)
 
@@ -153,12 +154,18 @@ static int collect_masquerade(struct collection *c, struct err *err)
 	return c->req->conf.ip_masq ? masq_collect(&c->req->conf, c->valid_links, err) : 0;
 }
 
+static int collect_guards(struct collection *c, struct err *err)
+{
+	return c->req->conf.mac_spoof_check ? spoof_collect(&c->req->conf, c->valid_links, err) : 0;
+}
+
 int verb_gc(const struct request *req, struct err *err)
 {
 	/* An address goes last: nobody may get it while a link answers for it. */
 	static int (*const steps[])(struct collection * c, struct err * err) = {
 		collect_links,
 		collect_masquerade,
+		collect_guards,
 		collect_addresses,
 	};
 	auto_(json_decref) json_t *valid = json_object();

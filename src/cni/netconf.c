@@ -124,6 +124,9 @@ static int parse_flags(struct netconf *conf, struct err *err)
 		{ "hairpinMode", &conf->hairpin },
 		{ "promiscMode", &conf->promiscuous },
 		{ "enabledad", &conf->enable_dad },
+		{ "macspoofchk", &conf->mac_spoof_check },
+		{ "portIsolation", &conf->port_isolation },
+		{ "disableContainerInterface", &conf->disable_interface },
 	};
 
 	for (size_t i = 0; i < countof(flags); i++) {
@@ -137,7 +140,24 @@ static int parse_flags(struct netconf *conf, struct err *err)
 	if (conf->hairpin && conf->promiscuous)
 		return err_set(err, CNI_INVALID_CONFIG,
 			       "'hairpinMode' and 'promiscMode' exclude each other");
+	/* An agent that makes its bridge anew does not know which ports were isolated. */
+	if (conf->port_isolation && conf->state_dir[0])
+		return err_set(err, CNI_UNSUPPORTED_FIELD,
+			       "'portIsolation' is not supported with 'stateDir'");
 	return 0;
+}
+
+/* There is one, whose name is accepted. */
+static int check_masq_backend(const struct netconf *conf, struct err *err)
+{
+	char backend[CNI_NAME_MAX];
+	int r = netconf_get_text(conf->json, "ipMasqBackend", backend, sizeof(backend), err);
+
+	if (r == 0 && backend[0] && strcmp(backend, "nftables") != 0)
+		return err_set(err, CNI_UNSUPPORTED_FIELD,
+			       "'ipMasqBackend' is \"%s\", which is not supported: nftables is",
+			       backend);
+	return r;
 }
 
 static int parse_bridge(struct netconf *conf, struct err *err)
@@ -187,9 +207,7 @@ static int check_objects(const struct netconf *conf, struct err *err)
  */
 static int refuse_unsupported(const struct netconf *conf, struct err *err)
 {
-	static const char *const keys[] = { "vlan",	     "vlanTrunk",
-					    "macspoofchk",   "portIsolation",
-					    "ipMasqBackend", "disableContainerInterface" };
+	static const char *const keys[] = { "vlan", "vlanTrunk" };
 
 	for (size_t i = 0; i < countof(keys); i++) {
 		const json_t *value = json_object_get(conf->json, keys[i]);
@@ -221,7 +239,14 @@ static int parse_fields(struct netconf *conf, struct err *err)
 		r = parse_flags(conf, err);
 	if (r == 0)
 		r = parse_bridge(conf, err);
-	return r ? r : netconf_parse_ipam(conf, err);
+	if (r == 0)
+		r = check_masq_backend(conf, err);
+	if (r == 0)
+		r = netconf_parse_ipam(conf, err);
+	if (r == 0 && conf->disable_interface && conf->ipam.kind != NETCONF_IPAM_NONE)
+		r = err_set(err, CNI_INVALID_CONFIG,
+			    "'disableContainerInterface' and 'ipam' exclude each other");
+	return r;
 }
 
 int netconf_parse(const char *text, size_t len, struct netconf *ret, enum cni_version *ret_version,

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/nsfs.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -33,4 +34,13 @@ int netns_enter(int fd, struct err *err)
 {
 	return setns(fd, CLONE_NEWNET) < 0 ? err_errno(err, -errno, "enter the pod's namespace")
 					   : 0;
+}
+
+int netns_return(const struct netlink *nl, struct err *err)
+{
+	auto_close int fd = ioctl(netlink_fd(nl), SIOCGSKNS);
+
+	if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
+		return err_errno(err, -errno, "go back to the node's network namespace");
+	return 0;
 }

@@ -8,6 +8,7 @@
 #include "poplin/base/hash.h"
 #include "poplin/model/nodestate.h"
 #include "poplin/model/pod.h"
+#include "spoof.h"
 
 /* Whether one of the pool's ranges is the subnet. */
 static bool has_subnet(const struct ipam_pool *pool, const struct prefix *subnet)
@@ -59,6 +60,8 @@ int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_own
 	if (r < 0 && r != -ENODEV)
 		return CNI_KERNEL_REFUSED;
 	if (conf->ip_masq && masq_remove(conf, owner, err))
+		return CNI_KERNEL_REFUSED;
+	if (conf->mac_spoof_check && spoof_remove(conf, owner, err))
 		return CNI_KERNEL_REFUSED;
 	/* The address last: nobody may get it while a link still answers for it. */
 	if (conf->ipam.kind != NETCONF_IPAM_OWN)

@@ -227,7 +227,8 @@ int bridge_adopt_pods(struct netlink *nl, unsigned index, size_t *ret_count, str
 	int r = link_foreach(nl, 0, note_pod_link, &pods, err);
 
 	for (size_t i = 0; r == 0 && i < pods.count; i++) {
-		r = link_attach(nl, &pods.links[i], index, true, err);
+		r = link_attach(nl, &pods.links[i], index, (struct link_port){ .hairpin = true },
+				err);
 		adopted += r == 0;
 		r = r == -ENODEV ? 0 : r; /* its pod went */
 	}

@@ -149,11 +149,18 @@ int ledger_read_attachment(const struct ledger *l, const char *owner,
 int ledger_lookup(const struct ledger *l, const char *owner, struct addr ret[static IPAM_SETS_MAX])
 {
 	int n = ledger_read_attachment(l, owner, ret);
-	char holder[OWNER_MAX];
+	char holder[OWNER_MAX], text[ADDR_TEXT_MAX];
 
-	for (int i = 0; i < n; i++)
-		if (!ledger_holder(l, &ret[i], holder) || strcmp(holder, owner) != 0)
+	for (int i = 0; i < n; i++) {
+		int r = ledger_read_link(l->addresses, addr_format(&ret[i], text), holder,
+					 sizeof(holder));
+
+		/* What cannot be read may well be held. */
+		if (r < 0 && r != -ENOENT && r != -EINVAL)
+			return r;
+		if (r < 0 || strcmp(holder, owner) != 0)
 			return -ENOENT;
+	}
 	return n == -EINVAL ? -ENOENT : n;
 }
 

@@ -115,11 +115,11 @@ static struct nl_msg *veth_msg(const struct link_veth *veth)
 }
 
 /*
- * A property of the bridge's port, which exists only once the link is one, so that the creating
- * message cannot carry it. By the link's name: its index is not known yet. libnl-route knows it only
- * in a message of the bridge's own family, which takes an index.
+ * The properties of the bridge's port, which exists only once the link is one, so that the creating
+ * message cannot carry it. By the link's name: its index is not known yet. libnl-route knows them
+ * only in a message of the bridge's own family, which takes an index.
  */
-static struct nl_msg *hairpin_msg(const char *name)
+static struct nl_msg *port_msg(const char *name, struct link_port port)
 {
 	struct ifinfomsg body = { .ifi_family = AF_UNSPEC };
 	struct nl_msg *msg = nlmsg_alloc_simple(RTM_NEWLINK, 0);
@@ -130,7 +130,8 @@ static struct nl_msg *hairpin_msg(const char *name)
 	    !(info = nla_nest_start(msg, IFLA_LINKINFO)) ||
 	    nla_put_string(msg, IFLA_INFO_SLAVE_KIND, "bridge") < 0 ||
 	    !(data = nla_nest_start(msg, IFLA_INFO_SLAVE_DATA)) ||
-	    nla_put_u8(msg, IFLA_BRPORT_MODE, 1) < 0) {
+	    (port.hairpin && nla_put_u8(msg, IFLA_BRPORT_MODE, 1) < 0) ||
+	    (port.isolated && nla_put_u8(msg, IFLA_BRPORT_ISOLATED, 1) < 0)) {
 		nlmsg_free(msg);
 		return NULL;
 	}
@@ -139,11 +140,12 @@ static struct nl_msg *hairpin_msg(const char *name)
 	return msg;
 }
 
-/* Takes first, and makes the link a hairpin port in the same send. *ret_failed: 0 for first. */
-static int run_with_hairpin(struct netlink *nl, struct nl_msg *first, const char *what,
-			    bool hairpin, const char *name, size_t *ret_failed, struct err *err)
+/* Takes first, and makes the port what it is to be in the same send. *ret_failed: 0 for first. */
+static int run_with_port(struct netlink *nl, struct nl_msg *first, const char *what,
+			 struct link_port port, const char *name, size_t *ret_failed,
+			 struct err *err)
 {
-	const char *const steps[] = { what, "set hairpin mode" };
+	const char *const steps[] = { what, "set its port's flags" };
 	auto_(netlink_batch_free) struct netlink_batch *batch = NULL;
 	int r = netlink_batch_new(&batch, err);
 
@@ -153,8 +155,8 @@ static int run_with_hairpin(struct netlink *nl, struct nl_msg *first, const char
 		return r;
 	}
 	r = netlink_batch_take(batch, first, 0, err);
-	if (r == 0 && hairpin)
-		r = netlink_batch_take(batch, hairpin_msg(name), 1, err);
+	if (r == 0 && (port.hairpin || port.isolated))
+		r = netlink_batch_take(batch, port_msg(name, port), 1, err);
 	return r < 0 ? r : netlink_batch_run(nl, batch, steps, ret_failed, err);
 }
 
@@ -166,8 +168,9 @@ int link_veth_create(struct netlink *nl, const struct link_veth *veth, struct er
 	if (r == 0)
 		r = check_name(veth->peer_name, err);
 	if (r == 0)
-		r = run_with_hairpin(nl, veth_msg(veth), "create it", veth->hairpin && veth->master,
-				     veth->host_name, &failed, err);
+		r = run_with_port(nl, veth_msg(veth), "create it",
+				  veth->master ? veth->port : (struct link_port){ 0 },
+				  veth->host_name, &failed, err);
 	if (r < 0 && failed)
 		(void)link_delete_name(nl, veth->host_name, NULL);
 	return r < 0 ? err_wrap(err, r, "veth %s with peer %s", veth->host_name, veth->peer_name)
@@ -216,12 +219,12 @@ struct nl_msg *link_up_msg(unsigned index)
 	return up_msg(index, 0);
 }
 
-int link_attach(struct netlink *nl, const struct link *link, unsigned master, bool hairpin,
+int link_attach(struct netlink *nl, const struct link *link, unsigned master, struct link_port port,
 		struct err *err)
 {
 	size_t failed;
-	int r = run_with_hairpin(nl, up_msg(link->index, master), "attach it", hairpin, link->name,
-				 &failed, err);
+	int r = run_with_port(nl, up_msg(link->index, master), "attach it", port, link->name,
+			      &failed, err);
 
 	return r < 0 ? err_wrap(err, r, "link %s", link->name) : 0;
 }

@@ -35,16 +35,50 @@ static struct nl_msg *message(int type, int flags, int family, int resource)
 	return msg;
 }
 
-struct nl_msg *nft_msg(int type, int flags, const char *table)
+struct nl_msg *nft_msg(int type, int flags, const struct nft_table *table)
 {
-	struct nl_msg *msg = message((NFNL_SUBSYS_NFTABLES << 8) | type, flags, NFPROTO_INET, 0);
+	struct nl_msg *msg = message((NFNL_SUBSYS_NFTABLES << 8) | type, flags, table->family, 0);
 
 	/* The table's name is attribute 1 of every message. */
-	if (msg && nla_put_string(msg, NFTA_TABLE_NAME, table) < 0) {
+	if (msg && nla_put_string(msg, NFTA_TABLE_NAME, table->name) < 0) {
 		nlmsg_free(msg);
 		return NULL;
 	}
 	return msg;
+}
+
+int nft_put_u32(struct nl_msg *msg, int type, uint32_t value)
+{
+	return nla_put_u32(msg, type, htonl(value));
+}
+
+struct nl_msg *nft_finish(struct nl_msg *msg, bool failed)
+{
+	if (msg && failed) {
+		nlmsg_free(msg);
+		return NULL;
+	}
+	return msg;
+}
+
+struct nl_msg *nft_chain_msg(const struct nft_table *table, const char *name)
+{
+	struct nl_msg *msg = nft_msg(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, table);
+
+	return nft_finish(msg, msg && nla_put_string(msg, NFTA_CHAIN_NAME, name) < 0);
+}
+
+struct nl_msg *nft_base_chain_msg(const struct nft_table *table, const char *name,
+				  const struct nft_hook_point *where)
+{
+	struct nl_msg *msg = nft_chain_msg(table, name);
+	struct nlattr *hook = msg ? nla_nest_start(msg, NFTA_CHAIN_HOOK | NLA_F_NESTED) : NULL;
+
+	if (!hook || nft_put_u32(msg, NFTA_HOOK_HOOKNUM, where->hook) < 0 ||
+	    nft_put_u32(msg, NFTA_HOOK_PRIORITY, (uint32_t)where->priority) < 0)
+		return nft_finish(msg, true);
+	nla_nest_end(msg, hook);
+	return nft_finish(msg, nla_put_string(msg, NFTA_CHAIN_TYPE, where->type) < 0);
 }
 
 /* -- batches ---------------------------------------------------------------------- */
@@ -148,7 +182,7 @@ int nft_batch_commit(struct netlink *nl, struct nft_batch *b, struct err *err)
 
 /* -- rules -------------------------------------------------------------------------- */
 
-void nft_rule_begin(struct nft_rule *rule, const char *table, const char *chain)
+void nft_rule_begin(struct nft_rule *rule, const struct nft_table *table, const char *chain)
 {
 	rule->msg = nft_msg(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, table);
 	rule->expressions = NULL;
@@ -234,14 +268,32 @@ static void compare(struct nft_rule *rule, const void *data, size_t len)
 	end(rule, e);
 }
 
-void nft_expr_family(struct nft_rule *rule, int family)
+static void load_meta(struct nft_rule *rule, uint32_t key)
 {
-	uint8_t protocol = family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6;
 	struct expression e = begin(rule, "meta");
 
 	put_u32(rule, NFTA_META_DREG, NFT_REG_1);
-	put_u32(rule, NFTA_META_KEY, NFT_META_NFPROTO);
+	put_u32(rule, NFTA_META_KEY, key);
 	end(rule, e);
+}
+
+static void load_payload(struct nft_rule *rule, uint32_t reg, uint32_t base, uint32_t offset,
+			 uint32_t size)
+{
+	struct expression e = begin(rule, "payload");
+
+	put_u32(rule, NFTA_PAYLOAD_DREG, reg);
+	put_u32(rule, NFTA_PAYLOAD_BASE, base);
+	put_u32(rule, NFTA_PAYLOAD_OFFSET, offset);
+	put_u32(rule, NFTA_PAYLOAD_LEN, size);
+	end(rule, e);
+}
+
+void nft_expr_family(struct nft_rule *rule, int family)
+{
+	uint8_t protocol = family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6;
+
+	load_meta(rule, NFT_META_NFPROTO);
 	compare(rule, &protocol, sizeof(protocol));
 }
 
@@ -249,13 +301,20 @@ void nft_expr_family(struct nft_rule *rule, int family)
 void nft_expr_load_addr(struct nft_rule *rule, int family, bool source)
 {
 	uint32_t size = family == AF_INET ? 4 : 16, first = family == AF_INET ? 12 : 8;
-	struct expression e = begin(rule, "payload");
 
-	put_u32(rule, NFTA_PAYLOAD_DREG, NFT_REG_1);
-	put_u32(rule, NFTA_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER);
-	put_u32(rule, NFTA_PAYLOAD_OFFSET, first + (source ? 0 : size));
-	put_u32(rule, NFTA_PAYLOAD_LEN, size);
-	end(rule, e);
+	load_payload(rule, NFT_REG_1, NFT_PAYLOAD_NETWORK_HEADER, first + (source ? 0 : size),
+		     size);
+}
+
+void nft_expr_load_input(struct nft_rule *rule)
+{
+	load_meta(rule, NFT_META_IIFNAME);
+}
+
+/* The second address of a frame: IEEE 802.3, 3.1.1. */
+void nft_expr_load_source_mac(struct nft_rule *rule)
+{
+	load_payload(rule, NFT_REG_2, NFT_PAYLOAD_LL_HEADER, 6, 6);
 }
 
 void nft_expr_in_prefix(struct nft_rule *rule, const struct prefix *prefix)
@@ -284,6 +343,17 @@ void nft_expr_map(struct nft_rule *rule, const char *map)
 	put_string(rule, NFTA_LOOKUP_SET, map);
 	put_u32(rule, NFTA_LOOKUP_SREG, NFT_REG_1);
 	put_u32(rule, NFTA_LOOKUP_DREG, NFT_REG_VERDICT);
+	end(rule, e);
+}
+
+void nft_expr_in_set(struct nft_rule *rule, const char *set, bool inverted)
+{
+	struct expression e = begin(rule, "lookup");
+
+	put_string(rule, NFTA_LOOKUP_SET, set);
+	put_u32(rule, NFTA_LOOKUP_SREG, NFT_REG_1);
+	if (inverted)
+		put_u32(rule, NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV);
 	end(rule, e);
 }
 

@@ -65,6 +65,7 @@ class Node:
         self.subnet = subnet or ("10.2.1.0/24" if family == 4 else "fd00:2:0:1::/64")
         self.bridge = "poplin0"
         self.mtu = 1400
+        self.keys = {}  # more for each configuration
         self.pods = []
         self.folder = None
         self.netns = None
@@ -127,7 +128,7 @@ class Node:
                 "network": self.network, "bridge": self.bridge, "mtu": self.mtu,
                 "isDefaultGateway": True, "hairpinMode": True, "stateDir": str(self.folder),
                 "ipam": {key: value for key, value in inner.items() if value is not None},
-                **changes}
+                **self.keys, **changes}
         return {key: value for key, value in conf.items() if value is not None}
 
     def old_config(self, version="1.0.0"):
@@ -193,6 +194,14 @@ class Node:
         folder = self.ipam / "attachments"
         names = os.listdir(folder) if folder.exists() else []
         return {name: os.readlink(folder / name) for name in names}
+
+    def elements(self):
+        """Of all sets and maps of nftables; [] without any table."""
+        done = subprocess.run(["ip", "netns", "exec", self.netns.name, "nft", "-j", "list",
+                               "ruleset"], text=True, capture_output=True, check=True)
+        sets = [item.get("set") or item.get("map") or {}
+                for item in json.loads(done.stdout)["nftables"]]
+        return [element for found in sets for element in found.get("elem", [])]
 
     def assert_empty(self):
         assert self.links() == {}

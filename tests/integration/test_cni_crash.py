@@ -95,17 +95,22 @@ def assert_cleared(node, pod):
     assert answer.code == 0, answer
     node.assert_empty()
     assert pod_links(pod) == []
+    assert not node.keys or node.elements() == []
 
 
-# "first ADD": the one that makes the folders.
-KINDS = ["first ADD", "ADD", "DEL"]
+# "first": the one that makes the folders, and the tables; "guarded": with all that nftables does.
+KINDS = ["first ADD", "ADD", "DEL", "guarded first ADD", "guarded DEL"]
 
 
 def prepare(node, pod, kind):
     """What is there before the run in question; returns its command."""
-    if kind == "first ADD":
+    if "guarded" in kind:
+        node.keys = {"ipMasq": True, "macspoofchk": True}
+    if "first" in kind:
         shutil.rmtree(node.folder / "ipam", ignore_errors=True)
-    if kind == "DEL":
+        subprocess.run(["ip", "netns", "exec", node.netns.name, "nft", "flush", "ruleset"],
+                       check=True)
+    if "DEL" in kind:
         assert node.add("victim", pod).code == 0
     return kind.split()[-1]
 
@@ -154,6 +159,7 @@ def test_each_call_fails_in_turn(node, kind, error):
             if "could not be taken back" not in out:
                 assert node.held() == {}, where
                 assert pod_links(pod) == [], where
+                assert not node.keys or node.elements() == [], where
         elif code == 0:
             assert len(node.held()) == (command == "ADD"), where
             assert len(node.links()) == (command == "ADD"), where

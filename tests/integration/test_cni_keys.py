@@ -254,8 +254,7 @@ def test_behind_another_plugin(host):
 
 
 @pytest.mark.parametrize("key, value", [
-    ("vlan", 100), ("vlanTrunk", [{"id": 7}]), ("macspoofchk", True), ("portIsolation", True),
-    ("disableContainerInterface", True), ("ipMasqBackend", "iptables"),
+    ("vlan", 100), ("vlanTrunk", [{"id": 7}]), ("ipMasqBackend", "iptables"),
 ])
 def test_a_key_that_would_change_the_network_is_refused(host, key, value):
     pod = host.pod()

@@ -32,7 +32,7 @@ static struct netlink *open_in(int netns)
 	return there;
 }
 
-static int note_hairpin(const struct nlmsghdr *msg, void *arg)
+static int note_port(const struct nlmsghdr *msg, void *arg)
 {
 	struct nlattr *attrs[IFLA_MAX + 1], *info[IFLA_INFO_MAX + 1], *port[IFLA_BRPORT_MAX + 1];
 
@@ -43,19 +43,22 @@ static int note_hairpin(const struct nlmsghdr *msg, void *arg)
 	    !info[IFLA_INFO_SLAVE_DATA] ||
 	    nla_parse_nested(port, IFLA_BRPORT_MAX, info[IFLA_INFO_SLAVE_DATA], NULL) < 0)
 		return -EINVAL;
-	*(int *)arg = nla_get_u8(port[IFLA_BRPORT_MODE]);
+	*(struct link_port *)arg = (struct link_port){
+		.hairpin = nla_get_u8(port[IFLA_BRPORT_MODE]),
+		.isolated = nla_get_u8(port[IFLA_BRPORT_ISOLATED]),
+	};
 	return 0;
 }
 
-static int hairpin_of(const char *name)
+static struct link_port port_of(const char *name)
 {
 	const struct ifinfomsg body = { .ifi_index = (int)get_link(name).index };
 	auto_(nlmsg_free) struct nl_msg *msg = nlmsg_alloc_simple(RTM_GETLINK, 0);
-	int hairpin = -1;
+	struct link_port port;
 
 	assert_int_equal(nlmsg_append(msg, (void *)&body, sizeof(body), NLMSG_ALIGNTO), 0);
-	assert_ok(netlink_get(nl, msg, note_hairpin, &hairpin, &err));
-	return hairpin;
+	assert_ok(netlink_get(nl, msg, note_port, &port, &err));
+	return port;
 }
 
 static void test_veth_into_netns(void **state)
@@ -68,7 +71,7 @@ static void test_veth_into_netns(void **state)
 		.peer_name = "eth0",
 		.peer_netns = netns,
 		.peer_mac = mac,
-		.hairpin = true,
+		.port = { .hairpin = true },
 	};
 	struct link host, peer;
 
@@ -80,11 +83,16 @@ static void test_veth_into_netns(void **state)
 	assert_int_equal(host.mtu, 1400);
 	assert_int_equal(host.master, veth.master);
 	assert_true(host.flags & IFF_UP);
-	assert_int_equal(hairpin_of("host0"), 1);
+	assert_true(port_of("host0").hairpin && !port_of("host0").isolated);
 	assert_ok(link_get(there, "eth0", &peer, &err));
 	assert_memory_equal(peer.mac, mac, sizeof(mac));
 	assert_int_equal(peer.mtu, 1400);
 	assert_int_equal(link_get(nl, "eth0", &peer, &err), -ENODEV);
+	veth.host_name = "host2";
+	veth.peer_name = "eth2";
+	veth.port = (struct link_port){ .isolated = true };
+	assert_ok(link_veth_create(nl, &veth, &err));
+	assert_true(!port_of("host2").hairpin && port_of("host2").isolated);
 	/* The plain form. */
 	veth = (struct link_veth){ .host_name = "host1", .peer_name = "eth1", .peer_netns = netns };
 	assert_ok(link_veth_create(nl, &veth, &err));

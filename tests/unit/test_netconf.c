@@ -116,7 +116,8 @@ static void test_defaults(void **state)
 	assert_int_equal(conf.network.addr.family, AF_UNSPEC);
 	assert_int_equal(conf.ipam.kind, NETCONF_IPAM_NONE);
 	assert_false(conf.is_gateway || conf.is_default_gateway || conf.force_address ||
-		     conf.ip_masq || conf.hairpin || conf.promiscuous || conf.enable_dad);
+		     conf.ip_masq || conf.hairpin || conf.promiscuous || conf.enable_dad ||
+		     conf.mac_spoof_check || conf.port_isolation || conf.disable_interface);
 }
 
 static void test_flags(void **state)
@@ -132,6 +133,9 @@ static void test_flags(void **state)
 		{ "hairpinMode", &conf.hairpin },
 		{ "promiscMode", &conf.promiscuous },
 		{ "enabledad", &conf.enable_dad },
+		{ "macspoofchk", &conf.mac_spoof_check },
+		{ "portIsolation", &conf.port_isolation },
+		{ "disableContainerInterface", &conf.disable_interface },
 	};
 	char text[64], message[64];
 
@@ -191,14 +195,17 @@ static void test_bad_keys(void **state)
 		{ "'args':[]", CNI_INVALID_CONFIG, "'args' is not an object" },
 		{ "'vlan':100", CNI_UNSUPPORTED_FIELD, "'vlan' is 100" },
 		{ "'vlanTrunk':[{'id':1}]", CNI_UNSUPPORTED_FIELD, "'vlanTrunk'" },
-		{ "'macspoofchk':true", CNI_UNSUPPORTED_FIELD, "'macspoofchk' is true" },
-		{ "'portIsolation':true", CNI_UNSUPPORTED_FIELD, "'portIsolation'" },
+		{ "'portIsolation':true,'stateDir':'/run/p'", CNI_UNSUPPORTED_FIELD,
+		  "'portIsolation'" },
 		{ "'ipMasqBackend':'iptables'", CNI_UNSUPPORTED_FIELD, "'ipMasqBackend'" },
-		{ "'disableContainerInterface':true", CNI_UNSUPPORTED_FIELD,
+		{ "'ipMasqBackend':7", CNI_INVALID_CONFIG, "'ipMasqBackend'" },
+		{ "'disableContainerInterface':true,'ipam':{'type':'x'}", CNI_INVALID_CONFIG,
 		  "'disableContainerInterface'" },
 	};
-	static const char *const nothing[] = { "'vlan':0", "'vlanTrunk':[]", "'macspoofchk':false",
-					       "'ipMasqBackend':''", "'portIsolation':null" };
+	static const char *const nothing[] = {
+		"'vlan':0",	      "'vlanTrunk':[]",	      "'macspoofchk':false",
+		"'ipMasqBackend':''", "'portIsolation':null", "'ipMasqBackend':'nftables'"
+	};
 	static const char *const names[] = { "", ".x", "a/b", "a b", "..", "\xc3\xa9" };
 	char text[64];
 

@@ -45,6 +45,12 @@ int link_foreach(struct netlink *nl, unsigned master, int (*fn)(const struct lin
 int link_bridge_create(struct netlink *nl, const char *name, const uint8_t mac[static 6],
 		       unsigned mtu, struct err *err);
 
+/* What a port of a bridge is like. */
+struct link_port {
+	bool hairpin;  /* what came in by it may go out by it */
+	bool isolated; /* nothing goes to another isolated port */
+};
+
 struct link_veth {
 	const char *host_name;
 	unsigned master; /* index of the bridge, or 0 */
@@ -52,7 +58,7 @@ struct link_veth {
 	const char *peer_name;
 	int peer_netns;			    /* file descriptor of the peer's network namespace */
 	const uint8_t *host_mac, *peer_mac; /* may be NULL: random ones */
-	bool hairpin;
+	struct link_port port;
 	uint32_t host_group; /* of the host's end; 0: none */
 };
 /*
@@ -66,7 +72,7 @@ enum link_change { LINK_UP = 1, LINK_MTU = 2, LINK_MAC = 4, LINK_PROMISC = 8 };
 int link_set(struct netlink *nl, unsigned index, const struct link *want, unsigned changes,
 	     struct err *err);
 /* Makes the link a port of the bridge `master` and sets it up. */
-int link_attach(struct netlink *nl, const struct link *link, unsigned master, bool hairpin,
+int link_attach(struct netlink *nl, const struct link *link, unsigned master, struct link_port port,
 		struct err *err);
 struct nl_msg *link_up_msg(unsigned index); /* for a batch; NULL when memory is short */
 /* Until the kernel is done with it, which takes it some 20 ms. -ENODEV: it was gone. */
