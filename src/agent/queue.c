@@ -287,7 +287,7 @@ void queue_put_later(struct queue *q, const struct key *key, enum queue_class cl
 		     int64_t event_ns, int64_t delay_ns)
 {
 	mutex_hold(&q->lock);
-	put_locked(q, key, class, event_ns, q->config.now() + delay_ns);
+	put_locked(q, key, class, event_ns ? event_ns + delay_ns : 0, q->config.now() + delay_ns);
 }
 
 void queue_hold(struct queue *q)
