@@ -27,7 +27,7 @@ struct hop {
 	RB_ENTRY(hop) by_gateway;
 	struct addr gateway;
 	enum fib_nexthop state;
-	unsigned used; /* routes of ours that go by it */
+	unsigned used; /* by routes of ours, and by workers that hold it */
 	uint64_t stamp;
 };
 
@@ -132,6 +132,18 @@ int fib_nexthop_note(struct fib *f, const struct addr *gateway, enum fib_nexthop
 	if (hop->state == FIB_NEXTHOP_LEAVING || (state == FIB_NEXTHOP_LEAVING && hop->used))
 		return -EBUSY;
 	set_hop_locked(f, hop, state);
+	drop_hop_locked(f, hop);
+	return 0;
+}
+
+int fib_nexthop_hold(struct fib *f, const struct addr *gateway, bool hold)
+{
+	mutex_hold(&f->lock);
+	struct hop *hop = find_hop_locked(f, gateway);
+
+	if (!hop || hop->state == FIB_NEXTHOP_LEAVING)
+		return -EAGAIN;
+	hop->used += hold ? 1U : -1U;
 	drop_hop_locked(f, hop);
 	return 0;
 }

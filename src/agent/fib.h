@@ -66,6 +66,12 @@ enum fib_nexthop fib_nexthop_get(struct fib *f, const struct addr *gateway);
  */
 int fib_nexthop_note(struct fib *f, const struct addr *gateway, enum fib_nexthop state);
 /*
+ * Whoever moves a route to another nexthop holds the one it is on until the kernel has answered:
+ * noted is the new one at once, but with the old one the kernel would drop the route. -EAGAIN: it is
+ * leaving or not known.
+ */
+int fib_nexthop_hold(struct fib *f, const struct addr *gateway, bool hold);
+/*
  * Only for the worker who noted it as leaving: what came of that. The kernel drops the routes of a
  * nexthop that goes without a word; those that are noted on it become FIB_UNKNOWN and go on the
  * queue.

@@ -81,10 +81,16 @@ static int plan_put(struct worker *worker, size_t item, const struct prefix *pre
 	if (replace && !peers_complete(p->config.peers))
 		return 0;
 	r = plan_nexthop(worker, item, gateway);
-	if (r == 0)
-		r = fib_note(p->config.fib, prefix, FIB_OURS, gateway);
+	if (r == 0 && replace)
+		r = fib_nexthop_hold(p->config.fib, &is->gateway, true);
 	if (r < 0)
 		return r;
+	r = fib_note(p->config.fib, prefix, FIB_OURS, gateway);
+	if (r < 0) {
+		if (replace)
+			(void)fib_nexthop_hold(p->config.fib, &is->gateway, false);
+		return r;
+	}
 	tag = add_op(w, item, replace ? OP_REPLACE : OP_ADD, gateway);
 	if (replace)
 		w->ops[tag].left = is->gateway;
@@ -395,6 +401,8 @@ static void send_batch(struct worker *worker)
 		int result = judge(worker, op, op->result);
 
 		count_result(op, op->result);
+		if (op->kind == OP_REPLACE)
+			(void)fib_nexthop_hold(worker->pool->config.fib, &op->left, false);
 		if (result == 0)
 			leave_nexthop(worker, op);
 		/* Of a nexthop and its route, the nexthop's failure is the cause. */
@@ -404,6 +412,14 @@ static void send_batch(struct worker *worker)
 				tell_failure(op, &w->items[op->item].key, result);
 		}
 	}
+}
+
+/* Nothing for a key that was due later, and came on the queue for another reason before. */
+static int64_t since(int64_t event_ns)
+{
+	int64_t now = clock_ns();
+
+	return now > event_ns ? now - event_ns : 0;
 }
 
 static void work_on(struct worker *worker)
@@ -424,7 +440,7 @@ static void work_on(struct worker *worker)
 		const struct queue_item *item = &w->items[i];
 
 		if (w->sent[i] && w->results[i] == 0 && item->event_ns)
-			metric_observe(METRIC_EVENT_TO_KERNEL, 0, clock_ns() - item->event_ns);
+			metric_observe(METRIC_EVENT_TO_KERNEL, 0, since(item->event_ns));
 		queue_done(p->config.queue, item, w->results[i]);
 	}
 }

@@ -198,6 +198,28 @@ static void test_a_comparison_meanwhile_notes_nothing_wrong(void **state)
 	}
 }
 
+/* A route is noted on its new nexthop before the kernel has moved it off the old one. */
+static void test_the_nexthop_that_a_route_is_moved_from_stays_until_it_was(void **state)
+{
+	struct prefix p = prefix("10.2.78.0/24");
+	struct addr from = addr("172.16.0.78"), to = addr("172.16.0.79");
+
+	(void)state;
+	assert_int_equal(fib_nexthop_hold(fib, &from, true), -EAGAIN);
+	assert_int_equal(fib_nexthop_note(fib, &from, FIB_NEXTHOP_THERE), 0);
+	assert_int_equal(fib_nexthop_note(fib, &to, FIB_NEXTHOP_THERE), 0);
+	assert_int_equal(fib_note(fib, &p, FIB_OURS, &from), 0);
+	assert_int_equal(fib_nexthop_hold(fib, &from, true), 0);
+	assert_int_equal(fib_note(fib, &p, FIB_OURS, &to), 0);
+	assert_int_equal(fib_nexthop_note(fib, &from, FIB_NEXTHOP_LEAVING), -EBUSY);
+	assert_int_equal(fib_nexthop_hold(fib, &from, false), 0);
+	assert_int_equal(fib_nexthop_note(fib, &from, FIB_NEXTHOP_LEAVING), 0);
+	assert_int_equal(fib_nexthop_hold(fib, &from, true), -EAGAIN);
+	fib_nexthop_left(fib, &from, FIB_NEXTHOP_ABSENT, queue);
+	assert_int_equal(fib_note(fib, &p, FIB_ABSENT, NULL), 0);
+	assert_int_equal(fib_nexthop_note(fib, &to, FIB_NEXTHOP_ABSENT), 0);
+}
+
 /* What no rule of ours foresaw: it was noted, and the nexthop went all the same. */
 static void test_what_went_with_its_nexthop_is_put_back(void **state)
 {
@@ -279,6 +301,9 @@ int main(void)
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_dump_knows_no_better_than_a_worker, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(
+			test_the_nexthop_that_a_route_is_moved_from_stays_until_it_was, setup,
+			teardown),
 		cmocka_unit_test_setup_teardown(test_what_went_with_its_nexthop_is_put_back, setup,
 						teardown),
 	};
