@@ -23,7 +23,6 @@ struct claimer {
 	bool found;		  /* it is there */
 	bool keyed;		  /* every record has its subnet's key */
 	uint8_t *taken;		  /* a bit per subnet of the network */
-	uint64_t ticket;	  /* no other claimer has the same */
 };
 
 /* A key that was seen: the transaction fails when it changed since. */
@@ -65,7 +64,7 @@ int claim_check_network(struct claimer *c, const struct etcd_kv *kv, struct err 
 
 /* -- etcd_free.c --------------------------------------------------------------- */
 
-/* Notes in c->taken and c->keyed what is held, and draws a ticket; taken is the caller's to free. */
+/* Notes in c->taken and c->keyed what is held; taken is the caller's to free. */
 int claim_survey(struct claimer *c, struct err *err);
 /* The preferred subnet. -EADDRINUSE: another node has it. */
 int claim_preferred(struct claimer *c, struct store_claim *ret, struct err *err);

@@ -71,15 +71,13 @@ static json_t *survey_request(const struct claimer *c, const char *records)
 
 	etcd_folder_end(records, records_end);
 	etcd_folder_end(c->subnets_folder, subnets_end);
-	return json_pack("{s[{s{so so sb}} {s{so so sb}} {s{so so ss ss sI}} {s{so so sb}}]}",
-			 "success", "request_range", "key", etcd_string(records), "range_end",
+	return json_pack("{s[{s{so so sb}} {s{so so sb}} {s{so so ss ss sI}}]}", "success",
+			 "request_range", "key", etcd_string(records), "range_end",
 			 etcd_string(records_end), "count_only", 1, "request_range", "key",
 			 etcd_string(c->subnets_folder), "range_end", etcd_string(subnets_end),
 			 "count_only", 1, "request_range", "key", etcd_string(records), "range_end",
 			 etcd_string(records_end), "sort_target", "VALUE", "sort_order", "ASCEND",
-			 "limit", (json_int_t)1, "request_put", "key",
-			 etcd_string(c->store->counter_key), "value", etcd_string(c->req->node),
-			 "prev_kv", 1);
+			 "limit", (json_int_t)1);
 }
 
 /*
@@ -89,8 +87,8 @@ static json_t *survey_request(const struct claimer *c, const char *records)
  * one revision: of two counts the second would take in what was claimed meanwhile. Only beside
  * records of the Python agent, which have no such key, is there a need to read them all.
  *
- * The ticket comes with it: each put raises the counter's version by one, so each claimer draws its
- * own number.
+ * It only reads, so one member does it, beside what else that does. Together with the ticket's put
+ * every member would have to look through all keys, and let all other writes wait.
  */
 int claim_survey(struct claimer *c, struct err *err)
 {
@@ -113,8 +111,6 @@ int claim_survey(struct claimer *c, struct err *err)
 		return r;
 	c->keyed = etcd_int(etcd_response(answer, 0, "response_range"), "count") <=
 		   etcd_int(etcd_response(answer, 1, "response_range"), "count");
-	c->ticket = etcd_uint(json_object_get(etcd_response(answer, 3, "response_put"), "prev_kv"),
-			      "version");
 	first = json_array_get(json_object_get(etcd_response(answer, 2, "response_range"), "kvs"),
 			       0);
 	if (first) {
@@ -124,6 +120,23 @@ int claim_survey(struct claimer *c, struct err *err)
 		c->keyed = c->keyed && kv.value.data[0] == '{';
 	}
 	return c->keyed ? 0 : mark_records(c, err);
+}
+
+/* Each put raises the counter's version by one, so each claimer draws its own number. */
+static int draw_ticket(struct claimer *c, uint64_t *ret, struct err *err)
+{
+	auto_(json_decref) json_t *body =
+		json_pack("{so so sb}", "key", etcd_string(c->store->counter_key), "value",
+			  etcd_string(c->req->node), "prev_kv", 1);
+	auto_(json_decref) json_t *answer = NULL;
+	int r;
+
+	if (!body)
+		return err_errno(err, -ENOMEM, "ticket");
+	r = etcd_call(c->store, STORE_PUT, "/v3/kv/put", body, &answer, err);
+	if (r == 0)
+		*ret = etcd_uint(json_object_get(answer, "prev_kv"), "version");
+	return r;
 }
 
 /* The first free one from `from` on, around the end. False: none is free. */
@@ -147,11 +160,14 @@ int claim_any(struct claimer *c, struct store_claim *ret, struct err *err)
 	const struct network *network = c->req->network;
 	uint32_t count = network_subnets(network), index;
 	char text[PREFIX_TEXT_MAX];
+	uint64_t ticket = 0;
 	int r = c->keyed ? 0 : mark_keyed(c, err);
 
+	if (r == 0)
+		r = draw_ticket(c, &ticket, err);
 	if (r < 0)
 		return r;
-	index = (uint32_t)(c->ticket % count);
+	index = (uint32_t)(ticket % count);
 	for (unsigned tries = 1; next_free(c, index, &index); tries++) {
 		struct prefix subnet = network_subnet(network, index);
 

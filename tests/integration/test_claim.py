@@ -28,14 +28,14 @@ def test_fifty_agents_at_once_get_fifty_subnets(make_cluster):
         wait_for(lambda n=node: len(n.routes()) == 49, f"{node.name}'s 49 routes", 60)
 
 
-def test_a_claim_takes_four_requests(make_cluster):
+def test_a_claim_takes_five_requests(make_cluster):
     """Thousands of nodes may come at one moment. What it takes beside the list of the nodes."""
     cluster = make_cluster(LEASE_TTL=60)
     cluster.node().start(ready=True)  # the first one writes the cluster's settings, too
     second = cluster.node().start(ready=True)
     requests = dict(re.findall(r'^poplin_etcd_requests_total{op="(\w+)",result="ok"} ([1-9]\d*)$',
                                second.http("/metrics")[1], re.M))
-    assert requests == {"txn": "3", "lease_grant": "1", "range": "1"}
+    assert requests == {"txn": "3", "put": "1", "lease_grant": "1", "range": "1"}
 
 
 def test_a_full_network_is_told_and_tried_again(make_cluster):
