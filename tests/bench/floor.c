@@ -5,7 +5,7 @@
  *	floor routes N DEVICE	N nexthops and N routes in large batches; prints seconds, and removes
  *				them
  *	floor watch CAUSE N	waits until N routes of protocol 84 were made after the CAUSE (start,
- *				delete, replace, link); prints when the last of the cause was seen
+ *				nexthop, delete, replace, link); prints when the last of the cause was seen
  *				and when the last route, by the monotonic clock
  *	floor pods N BRIDGE	N times a veth with its peer in a new namespace, address, up,
  *				default route, then its removal; prints the microseconds of each
@@ -241,7 +241,8 @@ static void routes(uint32_t count, const char *device)
 
 /* What routes are made for, and what tells of it. */
 enum cause {
-	CAUSE_START,   /* nothing: from the first nexthop or route on */
+	CAUSE_START,   /* nothing: from the first route on */
+	CAUSE_NEXTHOP, /* nothing: from the first nexthop on; to read of those takes its share, too */
 	CAUSE_DELETE,  /* routes of ours were deleted */
 	CAUSE_REPLACE, /* one of ours was replaced by another of our protocol */
 	CAUSE_LINK,    /* a link came up */
@@ -262,8 +263,9 @@ static bool is_cause(const struct watch *w, const struct nlmsghdr *h)
 {
 	switch (w->cause) {
 	case CAUSE_START:
-		return w->began == 0 && (h->nlmsg_type == RTM_NEWNEXTHOP ||
-					 (h->nlmsg_type == RTM_NEWROUTE && is_ours(h)));
+		return w->began == 0 && h->nlmsg_type == RTM_NEWROUTE && is_ours(h);
+	case CAUSE_NEXTHOP:
+		return w->began == 0 && h->nlmsg_type == RTM_NEWNEXTHOP;
 	case CAUSE_DELETE:
 		return h->nlmsg_type == RTM_DELROUTE && is_ours(h);
 	case CAUSE_REPLACE:
@@ -292,14 +294,15 @@ static void watch_routes(enum cause cause, uint32_t wanted)
 {
 	static char buffers[WATCH_AT_ONCE][512];
 	struct sockaddr_nl address = { .nl_family = AF_NETLINK,
-				       .nl_groups = RTMGRP_IPV4_ROUTE | RTMGRP_LINK |
-						    1U << (RTNLGRP_NEXTHOP - 1) };
+				       .nl_groups = RTMGRP_IPV4_ROUTE | RTMGRP_LINK };
 	struct mmsghdr messages[WATCH_AT_ONCE] = { 0 };
 	struct watch w = { .cause = cause, .wanted = wanted };
 	struct iovec iov[WATCH_AT_ONCE];
 	int fd = open_socket(), size = 512 << 20;
 
 	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
+	if (cause == CAUSE_NEXTHOP)
+		address.nl_groups |= 1U << (RTNLGRP_NEXTHOP - 1);
 	if (bind(fd, (struct sockaddr *)(void *)&address, sizeof(address)) < 0)
 		die("bind");
 	printf("ready\n");
@@ -479,7 +482,7 @@ static void plugin(const char *bridge)
 
 static int watch(const char *cause, uint32_t count)
 {
-	static const char *const causes[] = { "start", "delete", "replace", "link" };
+	static const char *const causes[] = { "start", "nexthop", "delete", "replace", "link" };
 
 	for (unsigned i = 0; i < sizeof(causes) / sizeof(causes[0]); i++) {
 		if (strcmp(cause, causes[i]) != 0)
