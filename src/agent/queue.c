@@ -287,7 +287,7 @@ void queue_put_later(struct queue *q, const struct key *key, enum queue_class cl
 		     int64_t event_ns, int64_t delay_ns)
 {
 	mutex_hold(&q->lock);
-	put_locked(q, key, class, event_ns ? event_ns + delay_ns : 0, q->config.now() + delay_ns);
+	put_locked(q, key, class, event_ns, q->config.now() + delay_ns);
 }
 
 void queue_hold(struct queue *q)
@@ -363,7 +363,7 @@ size_t queue_take(struct queue *q, struct queue_item *ret, size_t max, const ato
 		q->stats.working++;
 		e->state = QUEUE_WORKING;
 		e->again = false;
-		ret[n++] = (struct queue_item){ e, e->key, e->tries, e->event_ns };
+		ret[n++] = (struct queue_item){ e, e->key, e->tries, e->event_ns, e->due_ns };
 		e->event_ns = 0;
 	}
 	/* One put wakes one sleeper; whoever leaves work behind wakes the next. */

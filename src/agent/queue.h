@@ -50,8 +50,8 @@ struct queue_item {
 	struct queue_entry *entry; /* the queue's own, until queue_done() */
 	struct key key;
 	unsigned tries; /* that failed in a row so far */
-	/* clock_ns() of the oldest event that put it, or when that was due; 0: no event did */
-	int64_t event_ns;
+	int64_t event_ns; /* clock_ns() of the oldest event that put it; 0: no event did */
+	int64_t due_ns;	  /* it was not to be looked at before; 0: at once */
 };
 
 struct queue;

@@ -414,12 +414,12 @@ static void send_batch(struct worker *worker)
 	}
 }
 
-/* Nothing for a key that was due later, and came on the queue for another reason before. */
-static int64_t since(int64_t event_ns)
+/* A change that was put off on purpose is not late before it is due; one that failed before is. */
+static int64_t lateness(const struct queue_item *item)
 {
-	int64_t now = clock_ns();
+	bool put_off = item->tries == 0 && item->due_ns > item->event_ns;
 
-	return now > event_ns ? now - event_ns : 0;
+	return clock_ns() - (put_off ? item->due_ns : item->event_ns);
 }
 
 static void work_on(struct worker *worker)
@@ -440,7 +440,7 @@ static void work_on(struct worker *worker)
 		const struct queue_item *item = &w->items[i];
 
 		if (w->sent[i] && w->results[i] == 0 && item->event_ns)
-			metric_observe(METRIC_EVENT_TO_KERNEL, 0, since(item->event_ns));
+			metric_observe(METRIC_EVENT_TO_KERNEL, 0, lateness(item));
 		queue_done(p->config.queue, item, w->results[i]);
 	}
 }
