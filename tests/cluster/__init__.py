@@ -96,7 +96,7 @@ class Cluster:
         run("ip", "-n", self.switch, "link", "add", port, "type", "veth", "peer", "name", "eth0",
             "netns", namespace)
         run("ip", "-n", self.switch, "link", "set", port, "master", "sw", "up")
-        run("ip", "-n", namespace, "address", "add", f"{address}/16", "dev", "eth0")
+        run("ip", "-n", namespace, "address", "add", f"{address}/12", "dev", "eth0")
         run("ip", "-n", namespace, "link", "set", "eth0", "up")
         return port
 
