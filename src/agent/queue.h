@@ -49,7 +49,7 @@ enum queue_class {
 struct queue_item {
 	struct queue_entry *entry; /* the queue's own, until queue_done() */
 	struct key key;
-	unsigned tries; /* that failed in a row so far */
+	unsigned tries;	  /* that failed in a row so far */
 	int64_t event_ns; /* clock_ns() of the oldest event that put it; 0: no event did */
 	int64_t due_ns;	  /* it was not to be looked at before; 0: at once */
 };
