@@ -38,6 +38,7 @@ def cluster_of(size):
     """A cluster with records of so many nodes, whose agents take their routes back in the end: what
     the kernel has to do when routes go with their namespace holds up what comes next (floor.c)."""
     with Cluster(SETTINGS) as cluster:
+        cluster.network_len = 12  # room for more than 49,151
         cluster.start_etcd()
         cluster.put_peers(0, size)
         try:

@@ -69,6 +69,7 @@ class Cluster:
         self.prefix = f"{name}{os.getpid()}"
         self.dir = Path(tempfile.mkdtemp(prefix=f"{self.prefix}-"))
         self.net = "172.30"
+        self.network_len = 16
         self.node_addresses = f"{self.net}.10.0-{self.net}.255.255"  # of all nodes, for Firewall
         self.settings = settings or {}
         self.nodes = {}
@@ -96,7 +97,8 @@ class Cluster:
         run("ip", "-n", self.switch, "link", "add", port, "type", "veth", "peer", "name", "eth0",
             "netns", namespace)
         run("ip", "-n", self.switch, "link", "set", port, "master", "sw", "up")
-        run("ip", "-n", namespace, "address", "add", f"{address}/12", "dev", "eth0")
+        run("ip", "-n", namespace, "address", "add", f"{address}/{self.network_len}", "dev",
+            "eth0")
         run("ip", "-n", namespace, "link", "set", "eth0", "up")
         return port
 
