@@ -200,7 +200,7 @@ static void sweep_if_due(struct agent *a)
 
 /*
  * There are no route workers before the store was asked who holds our name: of two machines with
- * one name the second has to leave without a trace (see also leave_no_trace()). 0, or why the agent
+ * one name the second has to leave without a trace (see also stop_pool()). 0, or why the agent
  * must end.
  */
 static int follow_lease(struct agent *a, struct err *err)

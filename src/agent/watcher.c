@@ -266,6 +266,11 @@ static bool judge(struct watcher *w, int r, bool *listed, const struct err *err)
 		log_limited(LOG_WARN, "the store cannot be followed" KV("error", "%s"), err->text);
 		/* A comparison that failed has lost nothing: the position stands. */
 		*listed = *listed || w->comparing;
+		/* No watch stands for long enough to prove anything: what is not listed has its grace. */
+		if (*listed && clock_ns() > w->compare_ns + PROOF_NS) {
+			w->on_stale(w->arg);
+			*listed = w->comparing = false;
+		}
 		break;
 	}
 	w->failures++;

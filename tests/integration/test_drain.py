@@ -33,16 +33,12 @@ def test_a_node_is_drained_and_comes_back(make_cluster):
     first, other = cluster.start_nodes(2)
     subnet = first.subnet
     other.wait_routes({subnet: first.address})
-    events = other.metric("poplin_event_to_kernel_seconds_count")
     result = ctl(first, "release")
     assert (result.returncode, result.stderr) == (0, "")
     assert "drained" in result.stdout
     assert not [k for k in cluster.get("/poplin/nodes") if "n1" in k or "10.2.0" in k and
                 cluster.get()[k] == "n1"]
     other.wait_routes({}, 5)
-    # The second that a removal waits on purpose is not counted as slowness.
-    wait_for(lambda: other.metric("poplin_event_to_kernel_seconds_count") > events, "its count")
-    assert other.metric("poplin_event_to_kernel_seconds_sum") < 0.8
     late = attach_refused(first, "late", "drained.*resume")
     assert first.http("/readyz")[0] == 503 and first.http("/healthz")[0] == 200
     shown = first.poplinctl("status")
