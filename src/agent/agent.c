@@ -32,7 +32,6 @@
 #include "metrics.h"
 #include "poplin/base/clock.h"
 #include "poplin/base/log.h"
-#include "poplin/nl/link.h"
 #include "poplin/nl/route.h"
 #include "reload.h"
 
@@ -70,7 +69,11 @@ static void on_stale(void *arg)
 	struct agent *a = arg;
 
 	a->trusted = false;
+	a->sweep_ns = 0;
 	pool_set_sweep(a->pool, INT64_MAX, INT64_MAX);
+	log_info("the store may have lost records, the routes of those stay" KV("grace_s",
+										"%" PRId64),
+		 a->route_grace_ns / NS_PER_S);
 }
 
 static void on_drained(void *arg)
@@ -192,10 +195,11 @@ static void resync_if_due(struct agent *a)
 /* What no record has asked for by now is stale. */
 static void sweep_if_due(struct agent *a)
 {
-	if (!a->sweep_ns || clock_ns() < a->sweep_ns)
-		return;
-	a->sweep_ns = 0;
-	monitor_resync(a->monitor);
+	int64_t due = a->sweep_ns;
+
+	/* Meanwhile the watcher may have put it off. */
+	if (due && clock_ns() >= due && atomic_compare_exchange_strong(&a->sweep_ns, &due, 0))
+		monitor_resync(a->monitor);
 }
 
 /*
@@ -208,7 +212,6 @@ static int follow_lease(struct agent *a, struct err *err)
 	struct lease_status lease;
 
 	lease_get(a->lease, &lease);
-	a->refused = lease.refused;
 	if (lease.refused)
 		return err_set(err, lease.refused, "%s", lease.problem);
 	if (atomic_exchange(&a->rival, false))
@@ -460,18 +463,6 @@ static int start_http(struct agent *a, struct err *err)
 	return r;
 }
 
-/* Before a subnet is claimed: with such a name there will never be a bridge for it. */
-static int check_bridge(struct agent *a, struct err *err)
-{
-	struct link link;
-
-	if (link_get(a->nl, a->bridge_name, &link, NULL) < 0 || strcmp(link.kind, "bridge") == 0)
-		return 0;
-	return err_set(err, -EEXIST,
-		       "BRIDGE_NAME %s: there is a link of this name that is no bridge",
-		       a->bridge_name);
-}
-
 static int start(struct agent *a, struct err *err)
 {
 	char text[ADDR_TEXT_MAX];
@@ -486,7 +477,7 @@ static int start(struct agent *a, struct err *err)
 	if (r == 0)
 		r = node_machine(a->machine, err);
 	if (r == 0)
-		r = check_bridge(a, err);
+		r = reconcile_check(a, err);
 	if (r == 0)
 		r = node_identify(a->nl, a->settings, 0, &a->node, err);
 	if (r < 0)
@@ -510,17 +501,17 @@ static int start(struct agent *a, struct err *err)
 
 /*
  * What the store asked for before is carried out. But when another machine took our name in the
- * moment in which we asked for it, none of this stays; routes that an earlier process left may serve
- * pods.
+ * moment in which we asked for it, none of this stays; unless an earlier process was here, whose
+ * routes may serve pods.
  */
-static void stop_pool(struct agent *a)
+static void stop_pool(struct agent *a, bool refused)
 {
 	struct routes_config routes;
 	struct err err = ERR_INIT;
 
 	pool_get_routes(a->pool, &routes);
-	pool_stop(a->pool, a->refused ? QUEUE_DROP : QUEUE_DRAIN);
-	if (a->refused && a->working && !a->found_routes &&
+	pool_stop(a->pool, refused ? QUEUE_DROP : QUEUE_DRAIN);
+	if (refused && !a->found_routes && !a->remembers &&
 	    routes_remove_all(a->nl, &routes, &err) < 0)
 		log_warn("cannot take back the routes" KV("error", "%s"), err.text);
 }
@@ -528,12 +519,16 @@ static void stop_pool(struct agent *a)
 /* In the reverse order; whatever was not started is left out. */
 static void stop(struct agent *a)
 {
+	struct lease_status lease = { .refused = 0 };
+
 	httpd_stop(a->httpd);
 	podlog_done(&a->podlog);
 	if (a->watcher)
 		watcher_stop(a->watcher);
-	if (a->lease)
+	if (a->lease) {
+		lease_get(a->lease, &lease);
 		lease_stop(a->lease);
+	}
 	if (a->snapshot)
 		snapshot_stop(a->snapshot);
 	if (a->monitor)
@@ -541,7 +536,7 @@ static void stop(struct agent *a)
 	if (a->resolver)
 		resolver_stop(a->resolver);
 	if (a->pool)
-		stop_pool(a);
+		stop_pool(a, lease.refused);
 	if (a->fib)
 		fib_free(a->fib);
 	if (a->peers)

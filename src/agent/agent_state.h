@@ -61,7 +61,6 @@ struct agent {
 	/* Of the main thread. */
 	bool working;	      /* the route workers were started */
 	bool found_routes;    /* of ours, when this process started */
-	int refused;	      /* why the store will not have this node, or 0 */
 	struct prefix subnet; /* that bridge and peers were told of; AF_UNSPEC: none */
 	unsigned failures;
 	int64_t retry_ns; /* 0: none due */
@@ -90,6 +89,11 @@ struct agent {
 	char problem[ERR_TEXT_MAX]; /* of the last reconcile(), or "" */
 };
 
+/*
+ * Before a subnet is claimed. -EEXIST: a link that is no bridge has the bridge's name, so there will
+ * never be one.
+ */
+int reconcile_check(struct agent *a, struct err *err);
 /* Looks at everything and does what is missing. Main thread. */
 void reconcile(struct agent *a);
 /* For struct status_source: HTTP thread. */

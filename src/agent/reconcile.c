@@ -7,6 +7,7 @@
 #include "metrics.h"
 #include "poplin/base/clock.h"
 #include "poplin/base/log.h"
+#include "poplin/nl/link.h"
 #include "poplin/dataplane/bridge.h"
 
 #define RETRY_MIN_NS (NS_PER_S / 5)
@@ -236,6 +237,17 @@ static int reconcile_steps(struct agent *a, struct err *err)
 	a->limits_due = false;
 	r = reconcile_files(a, err);
 	return r < 0 ? err_wrap(err, r, "CNI files") : 0;
+}
+
+int reconcile_check(struct agent *a, struct err *err)
+{
+	struct link link;
+
+	if (link_get(a->nl, a->bridge_name, &link, NULL) < 0 || strcmp(link.kind, "bridge") == 0)
+		return 0;
+	return err_set(err, -EEXIST,
+		       "BRIDGE_NAME %s: there is a link of this name that is no bridge",
+		       a->bridge_name);
 }
 
 void reconcile(struct agent *a)

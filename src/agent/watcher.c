@@ -20,8 +20,9 @@
  * is longer: 50 s for 1,000 nodes, 300 s for 2,450, 83 min for 10,000. Each agent draws its own time
  * from 50 to 150 % of that, so they never list together.
  *
- * A list does not tell that the store was set back since the last one; the watch does. So after a
- * cut the watch comes first, even if a comparison is due.
+ * A list hardly tells that the store was set back since the last one; a watch that resumes does. So
+ * when the watch was cut since the last list, and none has proven the store's history after that,
+ * what the list lacks may be lost and not gone, as after -ESTALE (on_stale).
  *
  * A list that breaks off leaves peers as it was: what was not seen counts as gone only at the end
  * of a complete list. So nothing is ever removed because the store was away.
@@ -42,8 +43,6 @@
 /* A watch that stood for so long has worked: the next failure is the first one. */
 #define STANDING_NS	(10 * NS_PER_S)
 #define COMPARE_RECORDS 20000 /* listed in a second, by all agents together */
-/* After a cut the watch gets so much time to stand before a comparison. */
-#define PROOF_NS (30 * NS_PER_S)
 
 struct watcher {
 	struct thread thread;
@@ -63,7 +62,7 @@ struct watcher {
 	bool relisting;	    /* the list that runs is not the first one */
 	bool comparing;	    /* it is for comparison: the position before it is good */
 	bool own_seen;	    /* our own record stood in it */
-	bool proven;	    /* the store is the one that was listed, a moment ago */
+	bool proven;	    /* the store has the history that we followed */
 
 	struct mutex lock;
 	struct cond wake;
@@ -152,10 +151,21 @@ static void plan_comparison(struct watcher *w)
 	w->compare_ns = clock_ns() + jitter_ns(s * NS_PER_S, 50);
 }
 
+static void on_proven(void *arg)
+{
+	((struct watcher *)arg)->proven = true;
+}
+
+static void on_set_back(void *arg)
+{
+	((struct watcher *)arg)->proven = false;
+}
+
 static int list(struct watcher *w, struct err *err)
 {
 	const struct store_handler handler = {
 		.on_change = on_listed,
+		.on_set_back = on_set_back,
 		.on_batch = on_page,
 		.arg = w,
 	};
@@ -169,8 +179,10 @@ static int list(struct watcher *w, struct err *err)
 	plan_comparison(w);
 	if (r < 0)
 		return r;
-	w->comparing = false;
+	if (w->relisting && !w->proven)
+		w->on_stale(w->arg);
 	w->proven = true;
+	w->comparing = false;
 	mutex_lock(&w->lock);
 	if (!w->status.away_ns)
 		w->status.away_ns = clock_ns();
@@ -186,9 +198,9 @@ static int watch(struct watcher *w, struct err *err)
 	const struct store_handler handler = {
 		.on_change = on_watched,
 		.on_connected = on_connected,
+		.on_proven = on_proven,
 		.arg = w,
 	};
-	int64_t proof = w->proven ? 0 : clock_ns() + PROOF_NS;
 	int r;
 
 	w->connected_ns = 0;
@@ -197,9 +209,9 @@ static int watch(struct watcher *w, struct err *err)
 	mutex_unlock(&w->lock);
 	if (r)
 		plan_comparison(w);
-	r = store_watch(w->store, &handler, w->compare_ns > proof ? w->compare_ns : proof, err);
-	if (r == -ETIME && !w->connected_ns)
-		r = err_set(err, -ETIMEDOUT, "the watch does not begin");
+	r = store_watch(w->store, &handler, w->compare_ns, err);
+	if (r != -ETIME)
+		w->proven = false;
 	if (w->connected_ns && clock_ns() - w->connected_ns > STANDING_NS)
 		w->failures = 0;
 	metric_set(METRIC_WATCH_CONNECTED, 0, 0);
@@ -245,7 +257,6 @@ static bool wait_round(struct watcher *w, const struct err *err)
 /* What follows from how a round ended. True: the next one may begin at once. */
 static bool judge(struct watcher *w, int r, bool *listed, const struct err *err)
 {
-	w->proven = r == -ETIME;
 	switch (r) {
 	case -ECANCELED:
 		store_rearm(w->store);
@@ -259,18 +270,12 @@ static bool judge(struct watcher *w, int r, bool *listed, const struct err *err)
 	case -ESTALE:
 		log_info("changes were missed, listing the store again" KV("reason", "%s"),
 			 err->text);
-		w->on_stale(w->arg);
 		*listed = w->comparing = false;
 		break;
 	default:
 		log_limited(LOG_WARN, "the store cannot be followed" KV("error", "%s"), err->text);
 		/* A comparison that failed has lost nothing: the position stands. */
 		*listed = *listed || w->comparing;
-		/* No watch stands for long enough to prove anything: what is not listed has its grace. */
-		if (*listed && clock_ns() > w->compare_ns + PROOF_NS) {
-			w->on_stale(w->arg);
-			*listed = w->comparing = false;
-		}
 		break;
 	}
 	w->failures++;

@@ -116,6 +116,13 @@ static void on_page(void *arg)
 		listing->handler->on_batch(listing->handler->arg);
 }
 
+/* The quorum told both revisions, so it is not just a member that lags behind. */
+static bool is_set_back(const struct position *before, const struct position *now)
+{
+	return before->revision &&
+	       (now->revision < before->revision || now->cluster_id != before->cluster_id);
+}
+
 int store_list(struct store *s, const struct store_handler *handler, struct err *err)
 {
 	struct listing listing = { .handler = handler };
@@ -129,6 +136,8 @@ int store_list(struct store *s, const struct store_handler *handler, struct err 
 	etcd_spread(s);
 	r = etcd_range(s, folder, false, on_listed, on_page, &listing, &listing.position, err);
 	if (r == 0) {
+		if (is_set_back(&s->position, &listing.position) && handler->on_set_back)
+			handler->on_set_back(handler->arg);
 		listing.position.listed = listing.position.revision;
 		move_on(&s->position, &listing.position);
 	}
@@ -180,8 +189,11 @@ static int take_replayed(struct watching *w, bool deleted, struct err *err)
 {
 	const struct position *p = &w->store->position;
 
-	if (is_newest(p, &w->kv, deleted))
+	if (is_newest(p, &w->kv, deleted)) {
 		w->proven = true;
+		if (w->handler->on_proven)
+			w->handler->on_proven(w->handler->arg);
+	}
 	if (!w->replay || w->kv.mod_revision <= p->listed || w->kv.mod_revision == p->newest)
 		return 0;
 	return restored(err);

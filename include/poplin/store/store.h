@@ -147,7 +147,7 @@ int store_verify(struct store *s, const char *node, const struct store_claim *cl
  * Gives the node's subnet back, by its name: the lease that its record hangs on is revoked, and
  * both keys go with it. *ret_subnet (may be NULL) says which it was; it is set before that is asked
  * for, so as long as it is untouched the store has certainly changed nothing. -ENOENT: it holds none.
- * -EEXIST: the record is of another machine (`machine`).
+ * -EEXIST: the record is of another machine (`machine`), or nobody can read whose it is.
  */
 int store_release(struct store *s, const char *node, const char *machine, struct prefix *ret_subnet,
 		  struct err *err);
@@ -172,6 +172,12 @@ struct store_handler {
 	int (*on_change)(const struct store_change *change, void *arg, struct err *err);
 	/* Watch only: the stream stands (called once per store_watch() that got so far). */
 	void (*on_connected)(void *arg);
+	/*
+	 * May be NULL. Watch: the store has the history that was told so far. List: it has not, as
+	 * it is behind what was told, or is another one.
+	 */
+	void (*on_proven)(void *arg);
+	void (*on_set_back)(void *arg);
 	/*
 	 * The changes of one answer (a page of a list, a message of a watch) are told; may be NULL.
 	 */
