@@ -38,6 +38,7 @@ struct queue_entry {
 	unsigned tries;
 	int error;
 	int64_t event_ns;
+	int64_t from_ns; /* when it was first due after an event */
 	int64_t due_ns;
 };
 
@@ -238,6 +239,17 @@ static void back_off_locked(struct queue *q, struct queue_entry *e)
 
 /* -- putting ----------------------------------------------------------------- */
 
+/* The oldest counts, of those that are not worked off. */
+static void note_event_locked(struct queue_entry *e, int64_t event_ns, int64_t from_ns)
+{
+	if (!event_ns)
+		return;
+	if (!e->event_ns || event_ns < e->event_ns)
+		e->event_ns = event_ns;
+	if (!e->from_ns || from_ns < e->from_ns)
+		e->from_ns = from_ns;
+}
+
 /* due_ns: not before; 0: at once. */
 static void put_locked(struct queue *q, const struct key *key, enum queue_class class,
 		       int64_t event_ns, int64_t due_ns)
@@ -253,8 +265,7 @@ static void put_locked(struct queue *q, const struct key *key, enum queue_class 
 		log_limited(LOG_ERROR, "out of memory, a key waits for the next resync");
 		return;
 	}
-	if (event_ns && (!e->event_ns || event_ns < e->event_ns))
-		e->event_ns = event_ns;
+	note_event_locked(e, event_ns, due_ns > event_ns ? due_ns : event_ns);
 	if (!new && e->state == QUEUE_WORKING) {
 		if (!e->again || class < e->class)
 			e->class = class;
@@ -363,8 +374,8 @@ size_t queue_take(struct queue *q, struct queue_item *ret, size_t max, const ato
 		q->stats.working++;
 		e->state = QUEUE_WORKING;
 		e->again = false;
-		ret[n++] = (struct queue_item){ e, e->key, e->tries, e->event_ns, e->due_ns };
-		e->event_ns = 0;
+		ret[n++] = (struct queue_item){ e, e->key, e->tries, e->event_ns, e->from_ns };
+		e->event_ns = e->from_ns = 0;
 	}
 	/* One put wakes one sleeper; whoever leaves work behind wakes the next. */
 	if (any_ready_locked(q))
@@ -379,14 +390,18 @@ static bool drained_locked(const struct queue *q)
 	return q->stats.ready == 0 && q->stats.working == 0;
 }
 
-static bool done_locked(struct queue *q, struct queue_entry *e, int result)
+static bool done_locked(struct queue *q, const struct queue_item *item, int result)
 {
+	struct queue_entry *e = item->entry;
+
 	assert(e->state == QUEUE_WORKING);
 	q->stats.working--;
 	e->error = result;
 	e->tries = result < 0 ? e->tries + 1 : 0;
-	if (result < 0)
+	if (result < 0) {
 		metric_inc(METRIC_WORKQUEUE_RETRIES);
+		note_event_locked(e, item->event_ns, item->from_ns);
+	}
 	if (e->again && e->due_ns)
 		make_delayed_locked(q, e);
 	else if (e->again)
@@ -403,7 +418,7 @@ void queue_done(struct queue *q, const struct queue_item *item, int result)
 	bool drained;
 
 	mutex_lock(&q->lock);
-	drained = done_locked(q, item->entry, result);
+	drained = done_locked(q, item, result);
 	mutex_unlock(&q->lock);
 	if (drained && q->config.on_drained)
 		q->config.on_drained(q->config.arg);

@@ -51,7 +51,7 @@ struct queue_item {
 	struct key key;
 	unsigned tries;	  /* that failed in a row so far */
 	int64_t event_ns; /* clock_ns() of the oldest event that put it; 0: no event did */
-	int64_t due_ns;	  /* it was not to be looked at before; 0: at once */
+	int64_t from_ns;  /* when it was due first, if it was put off; lateness counts from here */
 };
 
 struct queue;

@@ -349,8 +349,9 @@ static void leave_nexthop(struct worker *worker, const struct op *op)
 	struct key key = key_nexthop(&op->left);
 
 	if (op->left.family != AF_UNSPEC && routes_nexthop_id(&w->routes, &op->left))
-		queue_put(worker->pool->config.queue, &key, QUEUE_CHANGE,
-			  w->items[op->item].event_ns);
+		/* Due from now on: before it was in use. */
+		queue_put_later(worker->pool->config.queue, &key, QUEUE_CHANGE,
+				w->items[op->item].event_ns, 0);
 }
 
 static const char *op_name(enum op_kind kind)
@@ -414,14 +415,6 @@ static void send_batch(struct worker *worker)
 	}
 }
 
-/* A change that was put off on purpose is not late before it is due; one that failed before is. */
-static int64_t lateness(const struct queue_item *item)
-{
-	bool put_off = item->tries == 0 && item->due_ns > item->event_ns;
-
-	return clock_ns() - (put_off ? item->due_ns : item->event_ns);
-}
-
 static void work_on(struct worker *worker)
 {
 	struct work *w = &worker->work;
@@ -439,8 +432,11 @@ static void work_on(struct worker *worker)
 	for (size_t i = 0; i < w->nitems; i++) {
 		const struct queue_item *item = &w->items[i];
 
+		int64_t late = clock_ns() - item->from_ns;
+
+		/* Not late at all when it came on the queue before for another reason. */
 		if (w->sent[i] && w->results[i] == 0 && item->event_ns)
-			metric_observe(METRIC_EVENT_TO_KERNEL, 0, lateness(item));
+			metric_observe(METRIC_EVENT_TO_KERNEL, 0, late > 0 ? late : 0);
 		queue_done(p->config.queue, item, w->results[i]);
 	}
 }

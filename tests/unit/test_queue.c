@@ -120,6 +120,24 @@ static void a_key_put_twice_is_one_entry_with_its_oldest_event(void **state)
 	queue_free(q);
 }
 
+static void a_key_that_failed_keeps_its_event(void **state)
+{
+	struct queue *q = make(test_clock);
+
+	put(q, 1, 500);
+	assert_int_equal(take_ready(q, 4), 1);
+	put(q, 1, 700);
+	done(q, 1, -EIO);
+	assert_int_equal(take_ready(q, 4), 1);
+	assert_int_equal(items[0].event_ns, 500);
+	assert_int_equal(items[0].from_ns, 500);
+	done(q, 1, 0);
+	put(q, 1, 900);
+	assert_int_equal(take_ready(q, 4), 1);
+	assert_int_equal(items[0].event_ns, 900);
+	queue_free(q);
+}
+
 static void kinds_are_different_keys(void **state)
 {
 	struct addr gateway = addr_from_ipv4(0xc0a80001);
@@ -170,7 +188,7 @@ static void a_key_put_for_later_waits_whatever_its_state(void **state)
 	test_now += NS_PER_S;
 	assert_int_equal(take(q, 4), 1);
 	assert_int_equal(items[0].event_ns, 100);
-	assert_true(items[0].due_ns > 0 && items[0].due_ns <= test_now);
+	assert_true(items[0].from_ns >= NS_PER_S && items[0].from_ns <= test_now);
 	queue_put_later(q, &key, QUEUE_CHANGE, 0, NS_PER_S); /* in work */
 	done(q, 1, 0);
 	assert_int_equal(state_of(q, 1), QUEUE_DELAYED);
@@ -462,6 +480,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_key_put_twice_is_one_entry_with_its_oldest_event),
+		cmocka_unit_test(a_key_that_failed_keeps_its_event),
 		cmocka_unit_test(kinds_are_different_keys),
 		cmocka_unit_test(a_key_in_work_is_not_given_twice_and_comes_again),
 		cmocka_unit_test(a_key_put_for_later_waits_whatever_its_state),

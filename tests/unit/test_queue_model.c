@@ -63,10 +63,15 @@ static void model_ready(struct model *m, unsigned i, enum queue_class class)
 	m->keys[i].since = m->clock++;
 }
 
-static void model_put(struct model *m, unsigned i, enum queue_class class, int64_t event_ns)
+static void model_event(struct model *m, unsigned i, int64_t event_ns)
 {
 	if (event_ns && (!m->keys[i].event_ns || event_ns < m->keys[i].event_ns))
 		m->keys[i].event_ns = event_ns;
+}
+
+static void model_put(struct model *m, unsigned i, enum queue_class class, int64_t event_ns)
+{
+	model_event(m, i, event_ns);
 	switch (m->keys[i].state) {
 	case QUEUE_READY:
 		if (class < m->keys[i].class)
@@ -127,8 +132,11 @@ static int model_take(struct model *m)
 	return i;
 }
 
-static void model_done(struct model *m, unsigned i, int result, int64_t due_ns)
+/* What failed keeps its event. */
+static void model_done(struct model *m, unsigned i, int result, int64_t event_ns, int64_t due_ns)
 {
+	if (result < 0)
+		model_event(m, i, event_ns);
 	m->keys[i].tries = result < 0 ? m->keys[i].tries + 1 : 0;
 	if (m->keys[i].again) {
 		model_ready(m, i, m->keys[i].class);
@@ -211,7 +219,8 @@ static void step_take(struct dice *d)
 			return;
 		}
 		if (got[i].tries != step.model.keys[expected].tries ||
-		    got[i].event_ns != step.model.keys[expected].event_ns)
+		    got[i].event_ns != step.model.keys[expected].event_ns ||
+		    got[i].from_ns != got[i].event_ns)
 			differs("item", (unsigned)expected);
 		step.model.keys[expected].event_ns = 0;
 		step.taken[step.ntaken++] = got[i];
@@ -232,7 +241,7 @@ static void step_done(struct dice *d)
 	step.taken[at] = step.taken[--step.ntaken];
 	queue_done(step.queue, &item, result);
 	queue_look(step.queue, &item.key, &view); /* the jitter is the queue's own */
-	model_done(&step.model, index_of(&item), result, view.next_try_ns);
+	model_done(&step.model, index_of(&item), result, item.event_ns, view.next_try_ns);
 }
 
 static void step_put(struct dice *d)
