@@ -96,9 +96,9 @@ int maintain_release(const struct settings *s, bool force, struct err *err)
 		r = give_back(s, machine, &asked, err);
 	if (r == 0 || !known)
 		return r;
-	if (asked.addr.family != AF_UNSPEC)
-		log_warn("nobody knows whether etcd took the subnet back, the node stays closed "
-			 "for new pods until poplind runs");
+	if (asked.addr.family != AF_UNSPEC || r == -EEXIST)
+		log_warn("the subnet may be another node's by now, the node stays closed for new "
+			 "pods until poplind runs");
 	else if (nodestate_write(s->state_dir, &before, NULL) < 0)
 		log_warn("the node stays closed for new pods until poplind runs");
 	return r;

@@ -49,7 +49,7 @@ static int release(struct claimer *c, const char *machine, struct prefix *ret_su
 		return err_set(err, -ENOENT, "node '%s' has no record", c->req->node);
 	r = record_parse(c->record.value.data, c->record.value.len, &record, err);
 	if (r < 0)
-		return err_wrap(err, r, "record of node '%s'", c->req->node);
+		return err_wrap(err, -EEXIST, "record of node '%s'", c->req->node);
 	if (record.machine[0] && strcmp(record.machine, machine) != 0)
 		return claim_tell_other_machine(c, &record, err);
 	if (ret_subnet)
