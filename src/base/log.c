@@ -7,7 +7,6 @@
  */
 #include "poplin/base/log.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -160,7 +159,7 @@ static void put_pair(struct line *l, const char *key, size_t key_len, const char
 		puts_(l, ",\"");
 		put(l, key, key_len);
 		puts_(l, "\":");
-		if (number && value_len && isdigit((unsigned char)value[value_len - 1]))
+		if (number)
 			put(l, value, value_len);
 		else
 			put_quoted(l, value, value_len, true);
@@ -254,7 +253,8 @@ static bool mark_format(char *to, size_t size, const char *fmt)
 	return true;
 }
 
-static void format_line(struct line *l, enum log_level level, const char *text)
+/* cut: what the text ends with is not whole. */
+static void format_line(struct line *l, enum log_level level, const char *text, bool cut)
 {
 	bool json = current_format == LOG_JSON;
 	const char *end = strstr(text, mark);
@@ -269,7 +269,8 @@ static void format_line(struct line *l, enum log_level level, const char *text)
 			break;
 		end = strstr(value, mark);
 		len = end ? (size_t)(end - value - 1) : strlen(value + 1);
-		put_pair(l, key, (size_t)(value - key), value + 1, len, *value == NUMBER[0], json);
+		put_pair(l, key, (size_t)(value - key), value + 1, len,
+			 *value == NUMBER[0] && (end || !cut), json);
 	}
 	close_with(l, json ? "}\n" : "\n");
 }
@@ -281,6 +282,7 @@ void log_write(enum log_level level, const char *fmt, ...)
 	struct line line = { .len = 0 };
 	va_list args;
 	ssize_t n;
+	int len;
 
 	(void)pthread_once(&mark_once, draw_mark);
 	if (!mark_format(marked, sizeof(marked), fmt))
@@ -289,10 +291,10 @@ void log_write(enum log_level level, const char *fmt, ...)
 /* The compiler checked fmt against the arguments in the caller; the copy asks for the same. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-	(void)vsnprintf(text, sizeof(text), marked, args);
+	len = vsnprintf(text, sizeof(text), marked, args);
 #pragma GCC diagnostic pop
 	va_end(args);
-	format_line(&line, level, text);
+	format_line(&line, level, text, len >= (int)sizeof(text));
 	/* There is nowhere to tell that telling failed. */
 	do
 		n = write(STDERR_FILENO, line.text, line.len);

@@ -113,6 +113,17 @@ static void a_line_too_long_is_cut_but_stays_a_line(void **state)
 	line = json_loads(read_lines(), 0, NULL);
 	assert_non_null(line);
 	json_decref(line);
+	/* Half of a number would be another number. */
+	memset(value, 'x', 9999);
+	for (int len = 3950; len < 4100; len++) { /* around the end of a line */
+		const json_t *n;
+
+		log_info("%.*s" KV("n", "%d"), len, value, 1234567);
+		line = json_loads(read_lines(), 0, NULL);
+		n = json_object_get(line, "n");
+		assert_true(line && (!json_is_integer(n) || json_integer_value(n) == 1234567));
+		json_decref(line);
+	}
 	free(value);
 }
 
