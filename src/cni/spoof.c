@@ -99,35 +99,66 @@ static int make_table(struct netlink *nl, struct err *err)
 }
 
 /* Both elements, or none. */
-static int change(struct netlink *nl, const struct guard *g, bool add, struct err *err)
+static int add(struct netlink *nl, const struct guard *g, struct err *err)
 {
 	auto_(nft_batch_free) struct nft_batch *batch = NULL;
 	int r = nft_batch_new(&batch, err);
 
 	if (r < 0)
 		return r;
-	nft_batch_take(batch, add ? pod_element_add_msg(&senders, &g->sender, NULL)
-				  : pod_element_delete_msg(&senders, &g->sender));
-	nft_batch_take(batch, add ? pod_element_add_msg(&guarded, &g->port, NULL)
-				  : pod_element_delete_msg(&guarded, &g->port));
+	nft_batch_take(batch, pod_element_add_msg(&senders, &g->sender, NULL));
+	nft_batch_take(batch, pod_element_add_msg(&guarded, &g->port, NULL));
 	return nft_batch_commit(nl, batch, err);
 }
 
 /* Nothing, and the table's lack, are fine. */
-static int remove_if_there(struct netlink *nl, struct guard *g, struct err *err)
+static int delete_element(struct netlink *nl, const struct pod_set *set,
+			  const struct pod_element *e, struct err *err)
 {
-	int r = find(nl, g, err);
+	auto_(nft_batch_free) struct nft_batch *batch = NULL;
+	int r = nft_batch_new(&batch, err);
+
+	if (r < 0)
+		return r;
+	nft_batch_take(batch, pod_element_delete_msg(set, e));
+	r = nft_batch_commit(nl, batch, err);
+	return r == -ENOENT ? 0 : r;
+}
+
+/* The port last: as long as it is there the sender is found by it. */
+static int delete_pair(struct netlink *nl, const struct guard *g, struct err *err)
+{
+	int r = delete_element(nl, &senders, &g->sender, err);
+
+	return r < 0 ? r : delete_element(nl, &guarded, &g->port, err);
+}
+
+/* Without the port, which somebody else removed, only a search leads to the sender. */
+static int remove_pod(struct netlink *nl, const struct netconf *conf,
+		      const struct ipam_owner *owner, struct err *err)
+{
+	char comment[POD_COMMENT_MAX];
+	struct pod_search search = { .comment = comment };
+	struct guard g = guard_of(owner);
+	int r = find(nl, &g, err);
 
 	if (r == 0)
-		r = change(nl, g, false, err);
-	return r == -ENOENT ? 0 : r;
+		return delete_pair(nl, &g, err);
+	if (r != -ENOENT)
+		return r;
+	pod_comment(conf, owner, comment);
+	r = pod_elements_find(nl, &senders, &search, err);
+	for (size_t i = 0; i < search.nfound && r == 0; i++)
+		r = delete_element(nl, &senders, &search.found[i], err);
+	pod_search_done(&search);
+	return r;
 }
 
 int spoof_add(const struct netconf *conf, const struct ipam_owner *owner,
 	      const uint8_t mac[static 6], struct err *err)
 {
 	auto_(netlink_close) struct netlink *nl = NULL;
-	struct guard g = guard_of(owner), old = g;
+	struct guard g = guard_of(owner);
 	int r = nft_open(&nl, err);
 
 	(void)snprintf(g.port.comment, sizeof(g.port.comment), MAC_FORMAT, mac[0], mac[1], mac[2],
@@ -135,17 +166,17 @@ int spoof_add(const struct netconf *conf, const struct ipam_owner *owner,
 	name_sender(&g, mac);
 	pod_comment(conf, owner, g.sender.comment);
 	if (r == 0)
-		r = change(nl, &g, true, err);
+		r = add(nl, &g, err);
 	if (r == -ENOENT) {
 		r = make_table(nl, err);
 		if (r == 0)
-			r = change(nl, &g, true, err);
+			r = add(nl, &g, err);
 	}
 	if (r == -EEXIST) {
 		/* What an ADD left that was killed. */
-		r = remove_if_there(nl, &old, err);
+		r = remove_pod(nl, conf, owner, err);
 		if (r == 0)
-			r = change(nl, &g, true, err);
+			r = add(nl, &g, err);
 	}
 	return r < 0 ? err_wrap(err, CNI_KERNEL_REFUSED, "'macspoofchk'") : 0;
 }
@@ -155,11 +186,10 @@ int spoof_add(const struct netconf *conf, const struct ipam_owner *owner,
 int spoof_remove(const struct netconf *conf, const struct ipam_owner *owner, struct err *err)
 {
 	auto_(netlink_close) struct netlink *nl = NULL;
-	struct guard g = guard_of(owner);
 	int r = nft_open(&nl, err);
 
 	if (r == 0)
-		r = remove_if_there(nl, &g, err);
+		r = remove_pod(nl, conf, owner, err);
 	return r < 0 ? err_wrap(err, CNI_KERNEL_REFUSED, "'macspoofchk'") : 0;
 }
 
@@ -189,10 +219,10 @@ int spoof_collect(const struct netconf *conf, const json_t *valid_links, struct 
 	if (r == 0)
 		r = pod_elements_find(nl, &senders, &search, err);
 	for (size_t i = 0; i < search.nfound && r == 0; i++) {
-		struct guard g;
+		struct guard g = { .sender = search.found[i] };
 
-		name_port(&g, (const char *)search.found[i].key);
-		r = remove_if_there(nl, &g, err);
+		name_port(&g, (const char *)g.sender.key);
+		r = delete_pair(nl, &g, err);
 	}
 	pod_search_done(&search);
 	return r < 0 ? err_wrap(err, CNI_KERNEL_REFUSED, "'macspoofchk'") : 0;

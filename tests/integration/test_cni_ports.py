@@ -10,7 +10,7 @@ import pytest
 from cnilib import PLUGIN
 from machine import is_root
 from test_cni_dropin import DEBIAN, ONE, Host
-from test_cni_keys import masqueraded
+from test_cni_keys import fine, host_ends, masqueraded
 
 pytestmark = [
     pytest.mark.skipif(not is_root(), reason="needs root"),
@@ -23,11 +23,6 @@ GATEWAY = "10.7.1.1"
 def host():
     with Host(True) as made:
         yield made
-
-
-def fine(answer):
-    assert answer.code == 0 and answer.stderr == "", answer
-    return answer.json
 
 
 def add(host, container, **keys):
@@ -135,6 +130,20 @@ def test_not_one_forged_frame_arrives(host):
     subprocess.run(["ip", "netns", "exec", pod.name, "python3", "-c", send, mac], check=True)
     assert counter.communicate(timeout=30)[0].split() == ["1", "50", mac]
     assert counter.returncode == 0
+
+
+@pytest.mark.parametrize("left", ("guarded", "senders"))
+def test_half_of_what_checks_a_mac_goes_too(host, left):
+    """Somebody removed the other half."""
+    pod, _, mac, conf = add(host, "c0", macspoofchk=True)
+    (port,) = host_ends(host)
+    gone = f'"{port}"' if left == "senders" else f'"{port}" . {mac}'
+    name = "guarded" if left == "senders" else "senders"
+    done = nft(host, "delete", "element", "bridge", "poplin_pods", name, "{", gone, "}")
+    assert done.returncode == 0, done.stderr
+    assert len(guards(host)[left]) == 1
+    fine(host.run("DEL", conf, "c0", pod))
+    assert not any(guards(host).values())
 
 
 def test_what_checks_macs_goes_with_its_pod(host):
