@@ -22,6 +22,7 @@ struct claimer {
 	struct etcd_kv record;	  /* the node's key, as seen */
 	bool found;		  /* it is there */
 	bool keyed;		  /* every record has its subnet's key */
+	int64_t held;		  /* subnets that have one */
 	uint8_t *taken;		  /* a bit per subnet of the network */
 };
 

@@ -109,8 +109,8 @@ int claim_survey(struct claimer *c, struct err *err)
 	r = etcd_call(c->store, STORE_TXN, "/v3/kv/txn", body, &answer, err);
 	if (r < 0)
 		return r;
-	c->keyed = etcd_int(etcd_response(answer, 0, "response_range"), "count") <=
-		   etcd_int(etcd_response(answer, 1, "response_range"), "count");
+	c->held = etcd_int(etcd_response(answer, 1, "response_range"), "count");
+	c->keyed = etcd_int(etcd_response(answer, 0, "response_range"), "count") <= c->held;
 	first = json_array_get(json_object_get(etcd_response(answer, 2, "response_range"), "kvs"),
 			       0);
 	if (first) {
@@ -171,8 +171,9 @@ int claim_any(struct claimer *c, struct store_claim *ret, struct err *err)
 	for (unsigned tries = 1; next_free(c, index, &index); tries++) {
 		struct prefix subnet = network_subnet(network, index);
 
-		r = tries == 1 ? claim_free_subnet(c, &subnet, ret, err)
-			       : claim_subnet(c, &subnet, ret, err);
+		/* Where little is held, hardly ever the one that a ticket leads to. */
+		r = tries == 1 && c->held < count / 2 ? claim_free_subnet(c, &subnet, ret, err)
+						      : claim_subnet(c, &subnet, ret, err);
 		if (r != -EADDRINUSE)
 			return r;
 		/* Held: the next one. Where much is held, a list is quicker than trying. */
