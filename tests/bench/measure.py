@@ -65,7 +65,7 @@ def floor_routes(count, watched=False):
     if not watched:
         return float(run("unshare", "-n", "sh", "-c", f"{UPLINK}{make}"))
     out = run("unshare", "-n", "sh", "-c",
-              f"{UPLINK}{FLOOR} watch nexthop {count} & sleep 0.2; {make} >/dev/null; wait")
+              f"{UPLINK}{FLOOR} watch nexthop {count} | {{ read ready; {make} >/dev/null; cat; }}")
     began, last = (float(t) for t in out.splitlines()[-1].split())
     return last - began
 
