@@ -9,13 +9,14 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "poplin/base/log.h"
 #include "poplin/base/mem.h"
 
-#define COPY_MAX ((size_t)256 * 1024 * 1024)
+#define COPY_AT_ONCE 1048576
 
 static int read_all(int fd, size_t max, struct buf *ret)
 {
@@ -38,20 +39,29 @@ static int read_all(int fd, size_t max, struct buf *ret)
 	}
 }
 
-int file_read(const char *path, size_t max, struct buf *ret, struct err *err)
+/* Returns the file descriptor. Not blocking: a FIFO that somebody put there must not hold us up. */
+static int open_regular(const char *path, struct err *err)
 {
-	/* Not blocking: a FIFO that somebody put there must not hold us up. */
 	auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	struct stat st;
-	int r;
 
-	buf_reset(ret);
 	if (fd < 0)
 		return err_errno(err, -errno, "%s: open", path);
 	if (fstat(fd, &st) < 0)
 		return err_errno(err, -errno, "%s: stat", path);
 	if (!S_ISREG(st.st_mode))
 		return err_set(err, -EINVAL, "%s: not a regular file", path);
+	return TAKE_FD(fd);
+}
+
+int file_read(const char *path, size_t max, struct buf *ret, struct err *err)
+{
+	auto_close int fd = open_regular(path, err);
+	int r;
+
+	buf_reset(ret);
+	if (fd < 0)
+		return fd;
 	r = read_all(fd, max, ret);
 	if (r == -EFBIG)
 		return err_set(err, r, "%s: larger than %zu bytes", path, max);
@@ -104,6 +114,16 @@ static int write_all(int fd, const char *data, size_t len)
 	return 0;
 }
 
+static int copy_all(int from, int to)
+{
+	ssize_t n;
+
+	do
+		n = sendfile(to, from, NULL, COPY_AT_ONCE);
+	while (n > 0 || (n < 0 && errno == EINTR));
+	return n < 0 ? -errno : 0;
+}
+
 static int sync_folder(const char *path)
 {
 	auto_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -113,14 +133,21 @@ static int sync_folder(const char *path)
 	return 0;
 }
 
+/* What is to be written: bytes, or a file (data is NULL). */
+struct content {
+	const void *data;
+	size_t len;
+	int fd;
+};
+
 /* Steps of an atomic write after the temporary file is open; *step says which one failed. */
 static int write_steps(int fd, const char *temporary, const char *path, mode_t mode,
-		       const void *data, size_t len, const char **step)
+		       const struct content *content, const char **step)
 {
 	int r;
 
 	*step = "write";
-	r = write_all(fd, data, len);
+	r = content->data ? write_all(fd, content->data, content->len) : copy_all(content->fd, fd);
 	if (r < 0)
 		return r;
 	*step = "chmod";
@@ -133,7 +160,8 @@ static int write_steps(int fd, const char *temporary, const char *path, mode_t m
 	return rename(temporary, path) < 0 ? -errno : 0;
 }
 
-int file_write_atomic(const char *path, mode_t mode, const void *data, size_t len, struct err *err)
+static int write_atomic(const char *path, mode_t mode, const struct content *content,
+			struct err *err)
 {
 	char folder[PATH_MAX], temporary[PATH_MAX];
 	auto_close int fd = -1;
@@ -149,7 +177,7 @@ int file_write_atomic(const char *path, mode_t mode, const void *data, size_t le
 	fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return err_errno(err, -errno, "%s: create a temporary file beside it", path);
-	r = write_steps(fd, temporary, path, mode, data, len, &step);
+	r = write_steps(fd, temporary, path, mode, content, &step);
 	if (r < 0) {
 		(void)unlink(temporary);
 		return err_errno(err, r, "%s: %s", path, step);
@@ -163,12 +191,24 @@ int file_write_atomic(const char *path, mode_t mode, const void *data, size_t le
 	return 0;
 }
 
+int file_write_atomic(const char *path, mode_t mode, const void *data, size_t len, struct err *err)
+{
+	const struct content content = { .data = len ? data : "", .len = len };
+
+	return write_atomic(path, mode, &content, err);
+}
+
 int file_copy_atomic(const char *from, const char *to, mode_t mode, struct err *err)
 {
-	auto_buf struct buf data = BUF_INIT;
-	int r = file_read(from, COPY_MAX, &data, err);
+	auto_close int fd = open_regular(from, err);
+	const struct content content = { .fd = fd };
 
-	return r < 0 ? r : file_write_atomic(to, mode, data.data, data.len, err);
+	return fd < 0 ? fd : write_atomic(to, mode, &content, err);
+}
+
+static bool is_file(const char *path, mode_t mode, struct stat *ret)
+{
+	return lstat(path, ret) == 0 && S_ISREG(ret->st_mode) && (ret->st_mode & 07777) == mode;
 }
 
 bool file_matches(const char *path, mode_t mode, const void *data, size_t len)
@@ -176,20 +216,48 @@ bool file_matches(const char *path, mode_t mode, const void *data, size_t len)
 	auto_buf struct buf now = BUF_INIT;
 	struct stat st;
 
-	if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode) || (st.st_mode & 07777) != mode)
-		return false;
-	if ((uint64_t)st.st_size != len || file_read(path, len, &now, NULL) < 0)
+	if (!is_file(path, mode, &st) || (uint64_t)st.st_size != len ||
+	    file_read(path, len, &now, NULL) < 0)
 		return false;
 	return now.len == len && (len == 0 || memcmp(now.data, data, len) == 0);
 }
 
+/* Less than asked for only at the end. */
+static ssize_t read_chunk(int fd, char *chunk, size_t size)
+{
+	size_t len = 0;
+	ssize_t n;
+
+	while (len < size) {
+		n = read(fd, chunk + len, size - len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		len += (size_t)n;
+	}
+	return (ssize_t)len;
+}
+
+/* Piece by piece: the plugin has more than a megabyte, and is looked at again and again. */
 bool file_same(const char *a, const char *b, mode_t mode)
 {
-	auto_buf struct buf data = BUF_INIT;
+	auto_close int fd_a = open_regular(a, NULL), fd_b = open_regular(b, NULL);
+	char chunk_a[16384], chunk_b[16384];
+	struct stat st;
+	ssize_t n;
 
-	if (file_read(a, COPY_MAX, &data, NULL) < 0)
+	if (fd_a < 0 || fd_b < 0 || !is_file(b, mode, &st))
 		return false;
-	return file_matches(b, mode, data.data, data.len);
+	do {
+		n = read_chunk(fd_a, chunk_a, sizeof(chunk_a));
+		if (n < 0 || read_chunk(fd_b, chunk_b, sizeof(chunk_b)) != n ||
+		    memcmp(chunk_a, chunk_b, (size_t)n) != 0)
+			return false;
+	} while (n > 0);
+	return true;
 }
 
 int file_make_dirs(const char *path, struct err *err)

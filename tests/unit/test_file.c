@@ -126,10 +126,29 @@ static void copies_and_comparisons(void **state)
 	assert_false(file_same(in_dir("a"), in_dir("b"), 0700));
 	assert_int_equal(file_copy_atomic(in_dir("a"), in_dir("b"), 0700, &err), 0);
 	assert_true(file_same(in_dir("a"), in_dir("b"), 0700));
+	assert_false(file_same(in_dir("a"), in_dir("b"), 0755));
 	/* A link to the right content is not the file that was asked for. */
 	assert_int_equal(symlink(in_dir("b"), in_dir("link")), 0);
 	assert_false(file_same(in_dir("a"), in_dir("link"), 0700));
 	assert_int_equal(file_copy_atomic(in_dir("none"), in_dir("c"), 0700, &err), -ENOENT);
+}
+
+/* The plugin is larger than what is read at once. */
+static void large_files_are_copied_and_compared_to_their_last_byte(void **state)
+{
+	static char bytes[100001];
+	struct err err = ERR_INIT;
+
+	memset(bytes, 'x', sizeof(bytes));
+	assert_int_equal(file_write_atomic(in_dir("a"), 0600, bytes, sizeof(bytes), &err), 0);
+	assert_int_equal(file_copy_atomic(in_dir("a"), in_dir("b"), 0700, &err), 0);
+	assert_true(file_matches(in_dir("b"), 0700, bytes, sizeof(bytes)));
+	assert_true(file_same(in_dir("a"), in_dir("b"), 0700));
+	bytes[sizeof(bytes) - 1]++;
+	assert_int_equal(file_write_atomic(in_dir("b"), 0700, bytes, sizeof(bytes), &err), 0);
+	assert_false(file_same(in_dir("a"), in_dir("b"), 0700));
+	assert_int_equal(file_write_atomic(in_dir("b"), 0700, bytes, sizeof(bytes) - 1, &err), 0);
+	assert_false(file_same(in_dir("a"), in_dir("b"), 0700));
 }
 
 static void special_files_are_refused_and_never_waited_for(void **state)
@@ -182,6 +201,7 @@ int main(void)
 		TEST(a_folder_that_cannot_be_synced_does_not_make_a_write_fail),
 		TEST(what_a_killed_writer_left_is_in_nobodys_way),
 		TEST(copies_and_comparisons),
+		TEST(large_files_are_copied_and_compared_to_their_last_byte),
 		TEST(special_files_are_refused_and_never_waited_for),
 		TEST(folders),
 		TEST(a_removed_tree_takes_no_link_with_it),
