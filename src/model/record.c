@@ -181,24 +181,28 @@ int record_format(const struct record *r, char *ret, size_t size, struct err *er
 static int validate_subnet(const struct record *r, unsigned i, const struct network *network,
 			   const struct prefix *own, struct err *err)
 {
+	const struct prefix *subnet = &r->subnets[i];
 	char text[PREFIX_TEXT_MAX], pods[PREFIX_TEXT_MAX];
 	uint32_t index;
 
-	prefix_format(&r->subnets[i], text);
-	if (!network_index(network, &r->subnets[i], &index))
-		return err_set(err, -EINVAL, "%s is not one of the /%u subnets of %s", text,
-			       network->node_len, prefix_format(&network->pods, pods));
-	if (own && prefix_overlaps(&r->subnets[i], own))
-		return err_set(err, -EADDRINUSE, "%s is this node's own subnet", text);
+	if (!network_index(network, subnet, &index))
+		return err_set(err, -EINVAL, "%s is not one of the /%u subnets of %s",
+			       prefix_format(subnet, text), network->node_len,
+			       prefix_format(&network->pods, pods));
+	if (own && prefix_overlaps(subnet, own))
+		return err_set(err, -EADDRINUSE, "%s is this node's own subnet",
+			       prefix_format(subnet, text));
 	for (unsigned j = 0; j < i; j++)
-		if (prefix_cmp(&r->subnets[i], &r->subnets[j]) == 0)
-			return err_set(err, -EINVAL, "%s is listed twice", text);
+		if (prefix_cmp(subnet, &r->subnets[j]) == 0)
+			return err_set(err, -EINVAL, "%s is listed twice",
+				       prefix_format(subnet, text));
 	return 0;
 }
 
 int record_validate(const struct record *r, const struct network *network, const struct prefix *own,
 		    const struct addr *own_address, struct err *err)
 {
+	const struct addr *hop = &r->address;
 	char text[ADDR_TEXT_MAX], pods[PREFIX_TEXT_MAX];
 
 	for (unsigned i = 0; i < r->nsubnets; i++) {
@@ -207,17 +211,19 @@ int record_validate(const struct record *r, const struct network *network, const
 		if (code < 0)
 			return code;
 	}
-	if (r->address.family == AF_UNSPEC)
+	if (hop->family == AF_UNSPEC)
 		return 0;
-	addr_format(&r->address, text);
-	if (r->address.family != network->pods.addr.family)
-		return err_set(err, -EINVAL, "next hop %s is of the other address family", text);
-	if (!addr_is_unicast(&r->address))
-		return err_set(err, -EINVAL, "next hop %s is not a unicast address", text);
-	if (prefix_contains_addr(&network->pods, &r->address))
-		return err_set(err, -EINVAL, "next hop %s lies inside the pod network %s", text,
-			       prefix_format(&network->pods, pods));
-	if (own_address && addr_cmp(&r->address, own_address) == 0)
-		return err_set(err, -EADDRINUSE, "next hop %s is this node's own address", text);
+	if (hop->family != network->pods.addr.family)
+		return err_set(err, -EINVAL, "next hop %s is of the other address family",
+			       addr_format(hop, text));
+	if (!addr_is_unicast(hop))
+		return err_set(err, -EINVAL, "next hop %s is not a unicast address",
+			       addr_format(hop, text));
+	if (prefix_contains_addr(&network->pods, hop))
+		return err_set(err, -EINVAL, "next hop %s lies inside the pod network %s",
+			       addr_format(hop, text), prefix_format(&network->pods, pods));
+	if (own_address && addr_cmp(hop, own_address) == 0)
+		return err_set(err, -EADDRINUSE, "next hop %s is this node's own address",
+			       addr_format(hop, text));
 	return 0;
 }
