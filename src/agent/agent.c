@@ -346,6 +346,7 @@ static int start_kernel_side(struct agent *a, struct err *err)
 		.peers = a->peers,
 		.fib = a->fib,
 		.bridge = a->bridge_name,
+		.family = a->network.pods.addr.family,
 		.on_link = on_links_changed,
 		.arg = a,
 	};

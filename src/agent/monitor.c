@@ -117,6 +117,9 @@ static void take_address(struct monitor *m, const struct address *address)
 {
 	struct routes_config config;
 
+	/* IPv6 tells of an address again with each router advertisement. */
+	if (address->address.addr.family != m->config.family)
+		return;
 	pool_get_routes(m->config.pool, &config);
 	if (address->index == m->bridge_index)
 		m->bridge_changed = true;

@@ -9,6 +9,8 @@
 #ifndef POPLIN_AGENT_MONITOR_H
 #define POPLIN_AGENT_MONITOR_H
 
+#include <stdint.h>
+
 #include "fib.h"
 #include "peers.h"
 #include "pool.h"
@@ -24,6 +26,7 @@ struct monitor_config {
 	struct fib *fib;
 	struct pool *pool;
 	const char *bridge; /* by name, since it may come and go */
+	uint8_t family;	    /* of the pods; addresses of the other one mean nothing here */
 	/*
 	 * The bridge or the node's own link (uplink), or an address of theirs, changed. On the
 	 * monitor thread.

@@ -17,7 +17,7 @@ from cluster import BUILD, Cluster, Process, b64, run  # noqa: E402
 LIBC = ctypes.CDLL(None, use_errno=True)
 FLOOR = BUILD / "tests/bench/floor"
 SETTINGS = {"IP_SUBNET": "10.0.0.0/8", "IP_SUBNET_MARGIN": 16, "LEASE_TTL": 600,
-            "RESYNC_INTERVAL": 86400, "LOG_LEVEL": "info"}
+            "RESYNC_INTERVAL": 86400, "LOG_LEVEL": "info", "ROUTE_GRACE": 30}
 
 
 def percentile(values, share):

@@ -80,6 +80,20 @@ def test_an_interface_that_is_replaced_is_followed(pair):
     assert first.subnet == subnet and second.routes() == {subnet: first.address}
 
 
+def test_addresses_of_the_other_family_ask_for_no_comparison(pair):
+    """Where routers advertise IPv6 networks, the kernel tells of the addresses again and again."""
+    first, second = pair
+    compared = first.metric("poplin_resyncs_total")
+    first.ip("address", "add", "fd00:9::1/64", "dev", "eth0", "nodad")
+    first.ip("address", "change", "fd00:9::1/64", "dev", "eth0", "valid_lft", "900",
+             "preferred_lft", "900")
+    first.ip("route", "del", second.subnet)  # told after them, and repaired
+    first.wait_routes({second.subnet: second.address}, 10)
+    assert first.metric("poplin_resyncs_total") == compared
+    first.ip("address", "add", "192.0.2.1/32", "dev", "eth0")
+    wait_for(lambda: first.metric("poplin_resyncs_total") > compared, "a comparison", 10)
+
+
 def test_a_foreign_route_in_the_place_of_ours_is_told_not_fought_and_ends(pair):
     first, second = pair
     expected, foreign = first.routes(), f"{first.cluster.net}.0.9"
