@@ -42,7 +42,7 @@
 #include "poplin/base/log.h"
 
 #define CLAIM_BACKOFF_MIN_NS (NS_PER_S / 2)
-#define CLAIM_BACKOFF_MAX_NS (30 * NS_PER_S)
+#define CLAIM_BACKOFF_MAX_NS (15 * NS_PER_S) /* half of ROUTE_GRACE: see watcher.c */
 #define HURRY_NS	     (60 * NS_PER_S) /* claims that follow so soon are counted */
 #define HURRIES_FREE	     3
 #define RENEW_BACKOFF_MIN_NS NS_PER_S

@@ -20,9 +20,13 @@
  * is longer: 50 s for 1,000 nodes, 300 s for 2,450, 83 min for 10,000. Each agent draws its own time
  * from 50 to 150 % of that, so they never list together.
  *
- * A list hardly tells that the store was set back since the last one; a watch that resumes does. So
- * when the watch was cut since the last list, and none has proven the store's history after that,
- * what the list lacks may be lost and not gone, as after -ESTALE (on_stale).
+ * With each list but the first one, and each watch, the store proves that it has the history which we
+ * followed. Where it has another one, or the watch was cut since the last proof and compaction leaves
+ * nothing to prove it by, what the list lacks may be lost and not gone, as after -ESTALE (on_stale).
+ *
+ * All nodes must notice a restored store well within ROUTE_GRACE, as those that noticed first then
+ * remove the routes of whoever did not put its record anew. So the proof is asked for and not waited
+ * for, and the backoffs of this thread and of the lease end after half of its default.
  *
  * A list that breaks off leaves peers as it was: what was not seen counts as gone only at the end
  * of a complete list. So nothing is ever removed because the store was away.

@@ -171,8 +171,16 @@ int etcd_get_all(struct store *s, struct etcd_wanted *wanted, size_t count, stru
 int etcd_range(struct store *s, const char *folder, bool keys_only,
 	       int (*fn)(const struct etcd_kv *kv, void *arg, struct err *err),
 	       void (*on_page)(void *arg), void *arg, struct position *ret, struct err *err);
-/* The store's newest revision, by its quorum. */
-int etcd_newest_revision(struct store *s, int64_t *ret, struct err *err);
+
+/* Notes a change as the newest one if it is. */
+int position_note(struct position *p, const struct etcd_kv *kv, bool deleted, struct err *err);
+/* Gives p what next has; the old memory goes to next. */
+void position_move(struct position *p, struct position *next);
+/*
+ * Asks the quorum whether the store has the history that led to our position. *ret_proven: it has;
+ * false with 0: it may, as far as can be told. -ESTALE: it has not, or it is another cluster.
+ */
+int etcd_prove_history(struct store *s, bool *ret_proven, struct err *err);
 
 /* Where everything below the folder ends. */
 void etcd_folder_end(const char *folder, char ret[static ETCD_KEY_MAX]);

@@ -221,21 +221,3 @@ int etcd_range(struct store *s, const char *folder, bool keys_only,
 	}
 	return 0;
 }
-
-int etcd_newest_revision(struct store *s, int64_t *ret, struct err *err)
-{
-	auto_(json_decref) json_t *body = NULL;
-	auto_(json_decref) json_t *answer = NULL;
-	char folder[ETCD_KEY_MAX];
-	int r = etcd_records_folder(s, folder, err);
-
-	if (r < 0)
-		return r;
-	body = json_pack("{so}", "key", etcd_string(folder));
-	if (!body)
-		return err_errno(err, -ENOMEM, "list");
-	r = etcd_call(s, STORE_RANGE, "/v3/kv/range", body, &answer, err);
-	if (r == 0)
-		*ret = etcd_revision(json_object_get(answer, "header"), "revision");
-	return r;
-}

@@ -7,14 +7,13 @@
  *	another cluster	its id is in every header
  *	restored	the store was set back to a backup, and lives on from there
  *
- * A restored store has the same cluster id when it was restored under the same names. As long as
- * its revision is behind ours a watch would stay silent; the header of its first message tells
- * that. A member that only lags behind the others tells the same, so the quorum is asked then. Once
- * the restored store has grown past our position there is nothing in its headers to tell; but its
- * history is another one. So a watch begins a little earlier, with the newest change that was told
- * already: etcd has to tell the very same one again. That is left out where it would make etcd go
- * through much of its history (other keys than ours had thousands of changes since then), and where
- * the change was compacted away. What then gets past us the periodic comparison repairs.
+ * A watch of a restored store would stay silent until that has grown to our position, and then leave
+ * out what differs before. So before each watch, and after each list but the first one, the store has
+ * to prove its history (etcd_history.c). That goes as far as the newest change that was told; so a
+ * watch begins with the next revision after that, and nothing may come before our position. It does
+ * not where that would make etcd go through much of its history (other keys than ours had thousands
+ * of changes since then), and where it was compacted away. What then gets past us, and what is
+ * restored in the moment between the proof and the watch, the periodic comparison repairs.
  *
  * A message may come in fragments. Their changes are told as they come, but the position moves only
  * with the last one, so whatever is cut off comes again as a whole.
@@ -29,38 +28,6 @@
 #define MESSAGE_MAX ((size_t)8 * 1024 * 1024)
 #define REPLAY_MAX  1000     /* revisions before our position that etcd is made to go through */
 #define BEHIND	    (-EXDEV) /* the member is behind our position; never leaves this file */
-
-/* -- position ----------------------------------------------------------------- */
-
-/* Notes a change as the newest one if it is. */
-static int note(struct position *p, const struct etcd_kv *kv, bool deleted, struct err *err)
-{
-	if (kv->mod_revision <= p->newest)
-		return 0;
-	buf_reset(&p->newest_key);
-	if (buf_add(&p->newest_key, kv->key.data, kv->key.len) < 0)
-		return err_errno(err, -ENOMEM, "watch");
-	p->newest = kv->mod_revision;
-	p->newest_created = kv->create_revision;
-	p->newest_deleted = deleted;
-	return 0;
-}
-
-static bool is_newest(const struct position *p, const struct etcd_kv *kv, bool deleted)
-{
-	return kv->mod_revision == p->newest && kv->create_revision == p->newest_created &&
-	       deleted == p->newest_deleted && kv->key.len == p->newest_key.len &&
-	       memcmp(kv->key.data, p->newest_key.data, kv->key.len) == 0;
-}
-
-/* Gives p what next has; the old memory goes to next. */
-static void move_on(struct position *p, struct position *next)
-{
-	struct position old = *p;
-
-	*p = *next;
-	*next = old;
-}
 
 /* -- list ------------------------------------------------------------------- */
 
@@ -104,7 +71,7 @@ static int on_listed(const struct etcd_kv *kv, void *arg, struct err *err)
 
 	if (kv->key.len < listing->skip)
 		return err_set(err, -EPROTO, "etcd: a key that was not asked for");
-	r = note(&listing->position, kv, false, err);
+	r = position_note(&listing->position, kv, false, err);
 	return r < 0 ? r : tell(listing->handler, listing->skip, kv, false, err);
 }
 
@@ -116,11 +83,17 @@ static void on_page(void *arg)
 		listing->handler->on_batch(listing->handler->arg);
 }
 
-/* The quorum told both revisions, so it is not just a member that lags behind. */
-static bool is_set_back(const struct position *before, const struct position *now)
+/* Tells whether the store has the history that was told before this list. */
+static int prove_list(struct store *s, const struct store_handler *handler, struct err *err)
 {
-	return before->revision &&
-	       (now->revision < before->revision || now->cluster_id != before->cluster_id);
+	bool proven;
+	int r = etcd_prove_history(s, &proven, err);
+
+	if (r == -ESTALE && handler->on_set_back)
+		handler->on_set_back(handler->arg);
+	if (proven && handler->on_proven)
+		handler->on_proven(handler->arg);
+	return r == -ESTALE ? 0 : r;
 }
 
 int store_list(struct store *s, const struct store_handler *handler, struct err *err)
@@ -135,11 +108,11 @@ int store_list(struct store *s, const struct store_handler *handler, struct err 
 	listing.skip = strlen(folder);
 	etcd_spread(s);
 	r = etcd_range(s, folder, false, on_listed, on_page, &listing, &listing.position, err);
+	if (r == 0)
+		r = prove_list(s, handler, err);
 	if (r == 0) {
-		if (is_set_back(&s->position, &listing.position) && handler->on_set_back)
-			handler->on_set_back(handler->arg);
 		listing.position.listed = listing.position.revision;
-		move_on(&s->position, &listing.position);
+		position_move(&s->position, &listing.position);
 	}
 	buf_done(&listing.position.newest_key);
 	return r;
@@ -153,17 +126,11 @@ struct watching {
 	size_t skip;
 	struct etcd_kv kv;
 	struct position next; /* what the fragments so far make of the position */
-	bool replay;	      /* the watch begins with a change that was told already... */
-	bool proven;	      /* ... and it was the very same one */
-	bool lagging;	      /* the member may be behind our position: the quorum is not */
+	bool replay;	      /* the watch begins right after the newest change that was told */
 	bool compacted;	      /* etcd has no longer what the watch was to begin with */
+	bool lagging;	      /* the member may be behind our position: the quorum is not */
 	bool connected;
 };
-
-static int restored(struct err *err)
-{
-	return err_set(err, -ESTALE, "etcd has another history: it was restored from a backup");
-}
 
 static int check_header(const struct watching *w, const json_t *result, struct err *err)
 {
@@ -182,21 +149,14 @@ static int check_header(const struct watching *w, const json_t *result, struct e
 }
 
 /*
- * A change up to our position. Those before the last list may be of records that were gone by then.
- * After it nothing can be there but the newest one and others of its transaction.
+ * A change up to our position, of which nothing was told. Those before the last list may be of
+ * records that were gone by then.
  */
-static int take_replayed(struct watching *w, bool deleted, struct err *err)
+static int take_replayed(const struct watching *w, struct err *err)
 {
-	const struct position *p = &w->store->position;
-
-	if (is_newest(p, &w->kv, deleted)) {
-		w->proven = true;
-		if (w->handler->on_proven)
-			w->handler->on_proven(w->handler->arg);
-	}
-	if (!w->replay || w->kv.mod_revision <= p->listed || w->kv.mod_revision == p->newest)
+	if (w->kv.mod_revision <= w->store->position.listed)
 		return 0;
-	return restored(err);
+	return err_set(err, -ESTALE, "etcd has another history: it was restored from a backup");
 }
 
 static bool is_delete(const json_t *event)
@@ -219,10 +179,8 @@ static int take_event(struct watching *w, const json_t *event, struct err *err)
 	if (!w->kv.mod_revision)
 		return err_set(err, -EPROTO, "etcd: an event without a revision");
 	if (w->kv.mod_revision <= w->store->position.revision)
-		return take_replayed(w, deleted, err);
-	if (w->replay && !w->proven)
-		return restored(err);
-	r = note(&w->next, &w->kv, deleted, err);
+		return take_replayed(w, err);
+	r = position_note(&w->next, &w->kv, deleted, err);
 	return r < 0 ? r : tell(w->handler, w->skip, &w->kv, deleted, err);
 }
 
@@ -236,7 +194,7 @@ static void end_of_message(struct watching *w)
 	w->next.revision = w->next.newest;
 	w->next.cluster_id = p->cluster_id;
 	w->next.listed = p->listed;
-	move_on(p, &w->next);
+	position_move(p, &w->next);
 	w->next.newest = p->newest;
 	if (w->handler->on_batch)
 		w->handler->on_batch(w->handler->arg);
@@ -251,8 +209,6 @@ static int take_progress(struct watching *w, const json_t *result, struct err *e
 		return 0;
 	if (w->next.newest > w->store->position.newest)
 		return err_set(err, -EPROTO, "etcd: a message of the watch lacks its last part");
-	if (w->replay && !w->proven)
-		return restored(err);
 	if (now > w->store->position.revision)
 		w->store->position.revision = now;
 	return 0;
@@ -333,18 +289,18 @@ static int on_data(const char *data, size_t len, void *arg, struct err *err)
 
 /*
  * The member answers, by another connection. But a watch is confirmed at once: somebody in between
- * swallows it. And what is to come again at the start came long ago, or never will.
+ * swallows it.
  */
 static int on_idle(void *arg, struct err *err)
 {
 	const struct splitter *splitter = arg;
 	const struct watching *w = splitter->arg;
 
-	if (!w->connected)
-		return err_set(err, -ETIMEDOUT,
-			       "etcd answers, but does not begin the watch: is there a proxy "
-			       "that holds streams back?");
-	return w->replay && !w->proven ? restored(err) : 0;
+	if (w->connected)
+		return 0;
+	return err_set(err, -ETIMEDOUT,
+		       "etcd answers, but does not begin the watch: is there a proxy that holds "
+		       "streams back?");
 }
 
 static json_t *watch_request(const struct watching *w, const char *folder)
@@ -355,8 +311,8 @@ static json_t *watch_request(const struct watching *w, const char *folder)
 	etcd_folder_end(folder, end);
 	return json_pack("{s{so so so sb sb}}", "create_request", "key", etcd_string(folder),
 			 "range_end", etcd_string(end), "start_revision",
-			 etcd_number(w->replay ? p->newest : p->revision + 1), "progress_notify", 1,
-			 "fragment", 1);
+			 etcd_number((w->replay ? p->newest : p->revision) + 1), "progress_notify",
+			 1, "fragment", 1);
 }
 
 static int watch_once(struct watching *w, const char *folder, int64_t until_ns, struct err *err)
@@ -382,31 +338,30 @@ static int watch_once(struct watching *w, const char *folder, int64_t until_ns, 
 	return r;
 }
 
-/* The member is behind our position. Is the whole store? */
-static int ask_quorum(struct watching *w, struct err *err)
+/* Tells that the store has the history that was told. */
+static int prove(struct watching *w, struct err *err)
 {
-	int64_t revision = 0;
-	int r = etcd_newest_revision(w->store, &revision, err);
+	bool proven;
+	int r = etcd_prove_history(w->store, &proven, err);
 
-	if (r < 0)
-		return r;
-	w->lagging = true;
-	return revision < w->store->position.revision ? restored(err) : 0;
+	if (proven && w->handler->on_proven)
+		w->handler->on_proven(w->handler->arg);
+	return r;
 }
 
 /* Once more at once: at the next endpoint, or in the way that this one allows. */
-static bool again(struct watching *w, int *r, unsigned *turns, struct err *err)
+static bool again(struct watching *w, int r, unsigned *turns)
 {
-	if (*r == BEHIND) {
-		*r = ask_quorum(w, err);
-		return *r == 0;
+	if (r == BEHIND) {
+		w->lagging = true; /* unless the store proves to be */
+		return true;
 	}
-	/* The change that was told is compacted away; whether our position is as well, it will tell. */
-	if (*r == -ESTALE && w->compacted && w->replay) {
+	/* Whether our position is compacted away as well, it will tell. */
+	if (r == -ESTALE && w->compacted && w->replay) {
 		w->replay = false;
 		return true;
 	}
-	return !w->connected && etcd_worth_another(*r) && --*turns > 0;
+	return !w->connected && etcd_worth_another(r) && --*turns > 0;
 }
 
 int store_watch(struct store *s, const struct store_handler *handler, int64_t until_ns,
@@ -414,13 +369,10 @@ int store_watch(struct store *s, const struct store_handler *handler, int64_t un
 {
 	const struct position *p = &s->position;
 	struct watching w = { .store = s, .handler = handler };
-	struct err own = ERR_INIT;
 	char folder[ETCD_KEY_MAX];
 	unsigned turns;
 	int r;
 
-	if (!err)
-		err = &own; /* some of the ways below follow from its text */
 	r = etcd_records_folder(s, folder, err);
 	if (r == 0)
 		r = etcd_adopt(s, err);
@@ -430,9 +382,12 @@ int store_watch(struct store *s, const struct store_handler *handler, int64_t un
 	w.skip = strlen(folder);
 	w.next.newest = p->newest;
 	w.replay = p->newest > 0 && p->revision - p->newest < REPLAY_MAX;
-	do
+	do {
+		r = prove(&w, err);
+		if (r < 0)
+			break;
 		r = watch_once(&w, folder, until_ns, err);
-	while (again(&w, &r, &turns, err));
+	} while (again(&w, r, &turns));
 	etcd_kv_done(&w.kv);
 	buf_done(&w.next.newest_key);
 	return r;

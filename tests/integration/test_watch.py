@@ -124,7 +124,7 @@ def test_a_restored_store_that_grew_past_our_revision_is_noticed(make_cluster):
 @pytest.mark.parametrize("away", ("short", "longer than RESYNC_INTERVAL"))
 def test_routes_outlive_records_that_a_restored_store_lacks(make_cluster, away):
     cluster = make_cluster(LEASE_TTL=60, RESYNC_INTERVAL=1 if away != "short" else 600)
-    node = cluster.node(ROUTE_GRACE=10).start(ready=True)
+    node = cluster.node(ROUTE_GRACE=20).start(ready=True)
     cluster.stop_etcd()
     shutil.copytree(cluster.dir / "etcd", cluster.dir / "backup")
     cluster.start_etcd()
@@ -149,12 +149,11 @@ def test_routes_outlive_records_that_a_restored_store_lacks(make_cluster, away):
     wait_for(lambda: node.log().count(lost) > told, "it to notice", 60)
     start = time.monotonic()
     wait_for(lambda: "stale" in node.poplinctl("routes"), "the list")
-    # The other node was away for longer: its record comes anew, and its route was never gone.
+    # The other node notices by itself: its record comes anew, and its route was never gone.
     alive.firewall.clear()
-    alive.kill()
-    alive.start()  # to notice by itself takes it up to 30 s, of which this test has no more than 10
+    wait_for(lambda: cluster.get(f"/poplin/nodes/{alive.name}"), "its record", 20)
     node.wait_routes({subnet: alive.address}, 30)
-    assert time.monotonic() - start > 8
+    assert time.monotonic() - start > 18
     assert alive.subnet == subnet
     assert node.metric('poplin_route_operations_total{op="delete",result="ok"}') == 1
     assert node.metric('poplin_route_operations_total{op="add",result="ok"}') == 2

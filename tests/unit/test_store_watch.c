@@ -11,7 +11,7 @@ struct seen {
 	struct store *store;
 	struct buf text;
 	size_t changes;
-	unsigned batches, connects;
+	unsigned batches, connects, proofs, setbacks;
 	size_t enough; /* changes after which the watch is cancelled; 0: never */
 	uint64_t order;
 	atomic_bool connected;
@@ -48,6 +48,16 @@ static void on_connected(void *arg)
 	seen->connected = true;
 }
 
+static void on_proven(void *arg)
+{
+	((struct seen *)arg)->proofs++;
+}
+
+static void on_set_back(void *arg)
+{
+	((struct seen *)arg)->setbacks++;
+}
+
 static void seen_done(struct seen *seen)
 {
 	buf_done(&seen->text);
@@ -59,12 +69,14 @@ static struct store_handler handler(struct seen *seen)
 {
 	buf_reset(&seen->text);
 	seen->changes = seen->enough = 0;
-	seen->batches = seen->connects = 0;
+	seen->batches = seen->connects = seen->proofs = seen->setbacks = 0;
 	seen->connected = false;
 	return (struct store_handler){
 		.on_change = on_change,
 		.on_connected = on_connected,
 		.on_batch = on_batch,
+		.on_proven = on_proven,
+		.on_set_back = on_set_back,
 		.arg = seen,
 	};
 }
@@ -294,6 +306,76 @@ static void a_store_with_another_history_is_noticed(void **state)
 	s->position.revision++;
 	assert_int_equal(watch(s, &seen, 1, &err), -ESTALE);
 	assert_int_equal(seen.changes, 0);
+}
+
+/* Nodes keep the routes of lost records for ROUTE_GRACE: all of them have to notice well before. */
+static void another_history_is_noticed_at_once(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	auto_seen seen = { .changes = 0 };
+	struct err err = ERR_INIT;
+	int64_t start;
+
+	set_record(s, "a", "1");
+	list(s, &seen);
+	/* And then nothing happens any more. */
+	s->position.newest_created--;
+	start = clock_ns();
+	assert_int_equal(watch(s, &seen, 1, &err), -ESTALE);
+	assert_true(clock_ns() - start < NS_PER_S);
+	assert_int_equal(seen.proofs, 0);
+	assert_int_equal(seen.connects, 0);
+}
+
+/* A watch may have died without a sign, so a comparison believes nothing. */
+static void a_list_tells_whether_the_store_was_set_back(void **state)
+{
+	auto_(store_close) struct store *s = open_store(*state, NULL);
+	auto_(store_close) struct store *other = open_store(*state, NULL);
+	auto_seen seen = { .changes = 0 };
+	struct err err = ERR_INIT;
+
+	set_record(s, "a", "1");
+	list(s, &seen);
+	assert_int_equal(seen.proofs + seen.setbacks, 0); /* nothing to compare with */
+	list(s, &seen);
+	assert_int_equal(seen.proofs, 1);
+	/* Changed since: as it was then. */
+	set_record(s, "a", "2");
+	list(s, &seen);
+	assert_int_equal(seen.proofs, 1);
+	/* The newest change was an end. */
+	set_record(s, "b", "3");
+	set_record(s, "b", NULL);
+	assert_int_equal(watch(s, &seen, 2, &err), -ECANCELED);
+	assert_true(s->position.newest_deleted);
+	set_record(s, "b", "4");
+	list(s, &seen);
+	assert_int_equal(seen.proofs, 1);
+	assert_int_equal(seen.setbacks, 0);
+	/* It grew past our revision, with another change in the place of what we saw. */
+	s->position.newest_created--;
+	list(s, &seen);
+	assert_int_equal(seen.proofs, 0);
+	assert_int_equal(seen.setbacks, 1);
+	assert_string_equal(seen.text.data, "+a=2 +b=4 ");
+	/* Or it stands before it, or is another one. */
+	s->position.revision += 1000;
+	list(s, &seen);
+	assert_int_equal(seen.setbacks, 1);
+	s->position.cluster_id++;
+	list(s, &seen);
+	assert_int_equal(seen.setbacks, 1);
+	list(s, &seen);
+	assert_int_equal(seen.proofs, 1);
+	/* What was compacted away tells nothing; what stands unchanged does. */
+	compact(other);
+	list(s, &seen);
+	assert_int_equal(seen.proofs, 1);
+	set_record(s, "b", "5");
+	compact(other);
+	list(s, &seen);
+	assert_int_equal(seen.proofs + seen.setbacks, 0);
 }
 
 /* Its position is good, as progress told it; only the newest change is compacted away. */
@@ -692,6 +774,8 @@ int main(void)
 		WATCH_TEST(changes_lost_to_a_compaction_are_told),
 		WATCH_TEST(another_or_a_restored_store_is_noticed),
 		WATCH_TEST(a_store_with_another_history_is_noticed),
+		WATCH_TEST(another_history_is_noticed_at_once),
+		WATCH_TEST(a_list_tells_whether_the_store_was_set_back),
 		WATCH_TEST(a_watch_goes_on_though_its_newest_change_is_compacted),
 		WATCH_TEST(several_changes_of_one_moment_are_one_batch),
 		WATCH_TEST(a_watch_ends_when_its_time_is_over),

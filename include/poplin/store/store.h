@@ -173,8 +173,9 @@ struct store_handler {
 	/* Watch only: the stream stands (called once per store_watch() that got so far). */
 	void (*on_connected)(void *arg);
 	/*
-	 * May be NULL. Watch: the store has the history that was told so far. List: it has not, as
-	 * it is behind what was told, or is another one.
+	 * May be NULL. The store has the history that was told so far, at the end of a list or the
+	 * begin of a watch. List: it has not, as it was set back or is another one (a watch ends
+	 * with -ESTALE then). Neither is called where the store cannot tell any more.
 	 */
 	void (*on_proven)(void *arg);
 	void (*on_set_back)(void *arg);
