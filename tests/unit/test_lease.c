@@ -22,6 +22,9 @@ static struct {
 	struct store *store; /* of the test */
 	struct lease *lease;
 	atomic_bool may_release;
+	/* Of the lease thread's requests, see at_request(). */
+	atomic_bool granted;
+	_Atomic int64_t put_ns, promised_ns;
 } t;
 
 static void on_change(void *arg)
@@ -232,6 +235,46 @@ static void a_promise_is_shortened_before_the_keys_move(void **state)
 	WAIT_FOR(status()->ttl_s == 10 && status()->held, 20);
 }
 
+/*
+ * The process could die when the keys have just moved to a lease that was granted, and what the file
+ * says then stays said.
+ */
+static void at_request(enum store_op op, int result, int64_t duration_ns, void *arg)
+{
+	struct nodestate said;
+
+	(void)result, (void)duration_ns, (void)arg;
+	t.granted = t.granted || op == STORE_GRANT;
+	if (!t.granted || op != STORE_TXN || t.put_ns)
+		return;
+	t.put_ns = clock_boot_ns();
+	t.promised_ns = nodestate_read(t.dir, &said, NULL) < 0 ? -1 : said.lease_deadline_ns;
+}
+
+static void what_is_promised_when_the_keys_move_is_kept_by_their_new_lease(void **state)
+{
+	int64_t before;
+
+	(void)state;
+	t.config.store.observe = at_request;
+	start_and_wait();
+	before = promised()->lease_deadline_ns;
+	t.granted = false;
+	t.put_ns = 0;
+	lease_set_ttl(t.lease, 10);
+	WAIT_FOR(status()->ttl_s == 10 && status()->held, 20);
+	assert_true(t.put_ns > 0);
+	assert_true(before > t.put_ns + 10 * NS_PER_S);
+	assert_true(t.promised_ns > 0 && t.promised_ns < t.put_ns + 10 * NS_PER_S);
+	/* To a longer lease: nothing has to be said before it stands. */
+	t.granted = false;
+	t.put_ns = 0;
+	lease_set_ttl(t.lease, 60);
+	WAIT_FOR(status()->ttl_s == 60 && status()->held, 20);
+	assert_true(t.promised_ns > 0 && t.promised_ns < t.put_ns + 10 * NS_PER_S);
+	WAIT_FOR(promised()->lease_deadline_ns > t.put_ns + 10 * NS_PER_S, 20);
+}
+
 /* -- what is seen of our keys ------------------------------------------------------------ */
 
 static void a_deleted_record_comes_back_under_a_new_promise(void **state)
@@ -372,6 +415,7 @@ int main(void)
 		LEASE_TEST(a_restart_keeps_lease_and_promise),
 		LEASE_TEST(a_promise_of_another_boot_is_not_recalled),
 		LEASE_TEST(a_promise_is_shortened_before_the_keys_move),
+		LEASE_TEST(what_is_promised_when_the_keys_move_is_kept_by_their_new_lease),
 		LEASE_TEST(a_deleted_record_comes_back_under_a_new_promise),
 		LEASE_TEST(a_suspicion_that_cannot_be_cleared_ends_the_promise),
 		LEASE_TEST(what_is_no_suspicion_ends_no_promise),
