@@ -43,6 +43,7 @@ struct position {
 	int64_t revision;    /* 0: no list yet */
 	uint64_t cluster_id; /* 0: none seen yet */
 	int64_t listed;	     /* of the last list: what was there before it and went is not known */
+	bool fresh;	     /* the last list has just ended */
 	/* The newest of the changes that were told, to know the store's history again by it. */
 	int64_t newest; /* its revision; 0: none */
 	int64_t newest_created;

@@ -8,12 +8,13 @@
  *	restored	the store was set back to a backup, and lives on from there
  *
  * A watch of a restored store would stay silent until that has grown to our position, and then leave
- * out what differs before. So before each watch, and after each list but the first one, the store has
- * to prove its history (etcd_history.c). That goes as far as the newest change that was told; so a
- * watch begins with the next revision after that, and nothing may come before our position. It does
- * not where that would make etcd go through much of its history (other keys than ours had thousands
- * of changes since then), and where it was compacted away. What then gets past us, and what is
- * restored in the moment between the proof and the watch, the periodic comparison repairs.
+ * out what differs before. So after each list but the first one, and before each watch that does not
+ * follow a list at once, the store has to prove its history (etcd_history.c). That goes as far as the
+ * newest change that was told; so a watch begins with the next revision after that, and nothing may
+ * come before our position. It does not where that would make etcd go through much of its history
+ * (other keys than ours had thousands of changes since then), and where it was compacted away. What
+ * then gets past us, and what is restored in the moment between proof and watch, the periodic
+ * comparison repairs.
  *
  * A message may come in fragments. Their changes are told as they come, but the position moves only
  * with the last one, so whatever is cut off comes again as a whole.
@@ -112,6 +113,7 @@ int store_list(struct store *s, const struct store_handler *handler, struct err 
 		r = prove_list(s, handler, err);
 	if (r == 0) {
 		listing.position.listed = listing.position.revision;
+		listing.position.fresh = true;
 		position_move(&s->position, &listing.position);
 	}
 	buf_done(&listing.position.newest_key);
@@ -194,6 +196,7 @@ static void end_of_message(struct watching *w)
 	w->next.revision = w->next.newest;
 	w->next.cluster_id = p->cluster_id;
 	w->next.listed = p->listed;
+	w->next.fresh = false;
 	position_move(p, &w->next);
 	w->next.newest = p->newest;
 	if (w->handler->on_batch)
@@ -338,12 +341,18 @@ static int watch_once(struct watching *w, const char *folder, int64_t until_ns, 
 	return r;
 }
 
-/* Tells that the store has the history that was told. */
+/* Tells that the store has the history that was told; a list of this moment needs no proof. */
 static int prove(struct watching *w, struct err *err)
 {
+	struct position *p = &w->store->position;
 	bool proven;
-	int r = etcd_prove_history(w->store, &proven, err);
+	int r;
 
+	if (p->fresh) {
+		p->fresh = false;
+		return 0;
+	}
+	r = etcd_prove_history(w->store, &proven, err);
 	if (proven && w->handler->on_proven)
 		w->handler->on_proven(w->handler->arg);
 	return r;

@@ -316,8 +316,9 @@ static void another_history_is_noticed_at_once(void **state)
 	struct err err = ERR_INIT;
 	int64_t start;
 
-	set_record(s, "a", "1");
 	list(s, &seen);
+	set_record(s, "a", "1");
+	assert_int_equal(watch(s, &seen, 1, &err), -ECANCELED);
 	/* And then nothing happens any more. */
 	s->position.newest_created--;
 	start = clock_ns();
