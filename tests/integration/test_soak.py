@@ -79,12 +79,19 @@ class History:
         return self.add("table", t, node=f"n{n}",
                         routes={NET.format(s): f"172.30.10.{o}" for o, s in others.items()})
 
+    def call(self, begin, end, n, verb, code=0, subnet=None):
+        return self.add("call", end, node=f"n{n}", verb=verb, begin=int(begin * S), code=code,
+                        said="", subnet=NET.format(subnet or n) if verb == "ADD" and code == 0
+                        else None)
+
     def end(self, t=100, subnets=None, states=True):
         subnets = subnets or {1: 1, 2: 2, 3: 3}
         for n in subnets:
             if states:
                 self.state(t - 1, n, until=t + 4, subnet=subnets[n])
             self.table(t, n, {o: s for o, s in subnets.items() if o != n})
+            if states:
+                self.call(t + 0.1, t + 0.2, n, "ADD", subnet=subnets[n])
         self.add("finish", t + 1)
         self.number()
         return self
@@ -251,6 +258,49 @@ def test_a_state_file_that_was_read_before_its_claim_is_found(h):
     assert h.end().broken() == ["fence"]
 
 
+# -- the plugin -------------------------------------------------------------------------
+
+def test_calls_within_the_deadline_or_refused_pass(h):
+    h.call(8.5, 8.9, 3, "ADD")
+    h.call(8.9, 9.3, 3, "ADD")  # it looked in time, and printed late
+    h.call(9.4, 9.5, 3, "ADD", code=11)
+    h.call(9.6, 9.7, 3, "STATUS", code=50)
+    h.call(9.8, 9.9, 3, "DEL")
+    assert h.end().broken() == []
+
+
+@pytest.mark.parametrize("verb", ["ADD", "STATUS"])
+def test_a_success_past_the_deadline_is_found(h, verb):
+    h.call(9.1, 9.2, 3, verb)
+    assert h.end().broken() == ["plugin"]
+
+
+def test_an_address_of_a_subnet_that_was_left_is_found(h):
+    h.state(5, 3, until=20, subnet=3)
+    h.state(6, 3, until=0)
+    h.call(6.5, 6.6, 3, "ADD")
+    assert h.end().broken() == ["plugin"]
+
+
+def test_an_address_of_another_nodes_subnet_is_found(h):
+    # By a promise that the recorder could not see to be void.
+    h.call(8, 8.1, 1, "ADD", subnet=3)
+    found = h.end().violations()
+    assert {v.rule for v in found} == {"plugin"} and len(found) == 2
+
+
+@pytest.mark.parametrize("verb, code", [("ADD", 5), ("STATUS", 11), ("DEL", 11)])
+def test_another_refusal_is_found(h, verb, code):
+    h.call(8, 8.1, 1, verb, code=code)
+    assert h.end().broken() == ["plugin"]
+
+
+def test_what_a_machine_that_is_set_up_anew_answers_is_nobodys_fault(h):
+    h.fault(7, 8.05, "replace node", "n1")
+    h.call(8, 8.1, 1, "DEL", code=5)
+    assert h.end(t=90).broken() == []
+
+
 # -- routes -------------------------------------------------------------------------------
 
 def test_a_route_lost_without_a_cause_is_found(h):
@@ -302,13 +352,24 @@ def test_a_wrong_table_is_found(h, others):
     h.table(100, 1, others)
     h.table(100, 2, {1: 1, 3: 3})
     h.table(100, 3, {1: 1, 2: 2})
+    for n in 1, 2, 3:
+        h.call(100.1, 100.2, n, "ADD")
     h.add("finish", 101)
     h.number()
     assert h.broken() == ["converged"]
 
 
 def test_a_node_that_is_left_without_a_lease_is_found(h):
+    h.call(2, 2.1, 1, "ADD")
     assert h.end(states=False).broken() == ["converged"]
+
+
+def test_a_plugin_that_serves_no_more_is_found(h):
+    h.end()
+    for line in h.lines:
+        if line["k"] == "call" and line["node"] == "n2":
+            line.update(code=11, subnet=None)
+    assert h.broken() == ["converged"]
 
 
 def test_a_dead_nodes_record_that_stays_is_found(h):
@@ -329,7 +390,7 @@ def test_a_settling_time_that_is_too_long_is_found(h):
 
 # -- the log -----------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("kind", ["begin", "finish", "etcd", "state", "route", "table", "beat"])
+@pytest.mark.parametrize("kind", ["begin", "finish", "etcd", "state", "route", "table", "beat", "call"])
 def test_a_log_with_a_part_missing_proves_nothing(h, kind):
     h.end()
     h.lines = [line for line in h.lines if line["k"] != kind]

@@ -10,9 +10,13 @@ The rules:
     alive      no agent ended by itself
     holder     no subnet was usable for ADD by two nodes at one instant
     fence      a subnet was usable only while the node's record stood in etcd
+    plugin     ADD succeeded, and STATUS said so, only by a state file that was not past its deadline
+               (so too at the end of an ADD that took long), never in a subnet that another node could
+               use all that time; else they were refused with "try again later" (11) and "not
+               available" (50); DEL always succeeded
     kept       no route to a living node was removed while its record stood in etcd
     converged  after the last fault and a settling time every living node has a subnet of its own,
-               and exactly the routes to all the others
+               exactly the routes to all the others, and its plugin serves
     memory     agents that live through a long run do not grow
 
 Usable means what the plugin means by it: the node state file names the subnet, and its deadline is
@@ -97,6 +101,7 @@ class Checker:
         self.check_alive()
         self.check_holder()
         self.check_fence()
+        self.check_plugin()
         self.check_kept()
         self.check_converged()
         self.check_memory()
@@ -108,7 +113,7 @@ class Checker:
         for kind in "begin", "finish":
             if len(self.kinds[kind]) != 1:
                 self.fail("recorded", f"the log has {len(self.kinds[kind])} lines of kind {kind}")
-        for kind in "etcd", "state", "route", "table", "beat":
+        for kind in "etcd", "state", "route", "table", "beat", "call":
             if not self.kinds[kind]:
                 self.fail("recorded", f"the log has no line of kind {kind}")
         for line in self.kinds["lost"]:
@@ -165,26 +170,31 @@ class Checker:
 
     def find_usables(self):
         """A list of Usable for each state file that named a subnet, not past its deadline."""
-        void = self.revoked()
+        self.void = void = self.revoked()
+        found = []
+        for node, line, following in self.states():
+            if not line["subnet"]:
+                continue
+            end = min(line["deadline"], following["placed"] if following else NEVER)
+            for presence in void[line.get("name", node)]:
+                if presence.subnet == line["subnet"] and line["written"] < \
+                        presence.gone[1] + IN_FLIGHT_NS:
+                    if presence.gone[0] <= end and line["deadline"] > presence.gone[0] and \
+                            line["written"] >= presence.came[0]:
+                        end = min(end, presence.gone[0])
+            if line["t"] < end:
+                found.append(Usable(node, line.get("name", node), line["subnet"],
+                                    line["t"], end, line))
+        return found
+
+    def states(self):
+        """(node, line, the next line of that node or None) of each state file."""
         by_node = defaultdict(list)
         for line in self.kinds["state"]:
             by_node[line["node"]].append(line)
-        found = []
         for node, states in by_node.items():
             for line, following in zip(states, [*states[1:], None]):
-                if not line["subnet"]:
-                    continue
-                end = min(line["deadline"], following["placed"] if following else NEVER)
-                for presence in void[line.get("name", node)]:
-                    if presence.subnet == line["subnet"] and line["written"] < \
-                            presence.gone[1] + IN_FLIGHT_NS:
-                        if presence.gone[0] <= end and line["deadline"] > presence.gone[0] and \
-                                line["written"] >= presence.came[0]:
-                            end = min(end, presence.gone[0])
-                if line["t"] < end:
-                    found.append(Usable(node, line.get("name", node), line["subnet"],
-                                        line["t"], end, line))
-        return found
+                yield node, line, following
 
     def revoked(self):
         """{name: presences} that ended since their lease was revoked."""
@@ -245,6 +255,51 @@ class Checker:
                 self.fail("fence", f"{use.subnet} was usable by {use.node} for "
                           f"{(use.end - at) / S:.3f} s without its record in etcd", use.line,
                           *near[-2:])
+
+    # -- the plugin ----------------------------------------------------------------------
+
+    def check_plugin(self):
+        promises = defaultdict(list)
+        for node, line, following in self.states():
+            # When it may have been there: a file's own time is early, the reader is late.
+            end = min(line["deadline"], following["t"] if following else NEVER)
+            promises[node].append((line["written"], end, line))
+        by_subnet = defaultdict(list)
+        for use in self.usables:
+            by_subnet[use.subnet].append(use)
+        done = 0
+        for call in self.kinds["call"]:
+            code, verb, node = call["code"], call["verb"], call["node"]
+            if code == 0 and verb != "DEL":
+                done += verb == "ADD"
+                self.check_promised(call, promises[node])
+                self.check_alone(call, by_subnet[call["subnet"]])
+            elif code not in {"ADD": (11,), "STATUS": (50,), "DEL": (0,)}[verb] and not any(
+                    b <= call["t"] and call["begin"] <= e
+                    for b, e in self.windows({"replace node"}, node)):
+                self.fail("plugin", f"{verb} on {node} ended with code {code}", call)
+        self.figures["pods added, refused"] = "{}, {}".format(
+            done, sum(c["verb"] == "ADD" and c["code"] != 0 for c in self.kinds["call"]))
+
+    def check_promised(self, call, promises):
+        if not any(line["subnet"] and call["subnet"] in (None, line["subnet"])
+                   and start <= call["t"] and call["begin"] <= end
+                   for start, end, line in promises):
+            before = [line for start, _, line in promises if start <= call["t"]]
+            self.fail("plugin", f"{call['verb']} succeeded on {call['node']} "
+                      f"({call['subnet'] or 'a subnet'}) though no state file allowed it",
+                      *before[-2:], call)
+
+    def check_alone(self, call, uses):
+        for use in uses:
+            if use.node == call["node"] or not use.start <= call["begin"] < call["t"] <= use.end:
+                continue
+            if any(p.subnet == call["subnet"] and p.gone[0] <= call["t"]
+                   and p.name.split("-")[0] == call["node"]
+                   for presences in self.void.values() for p in presences):
+                continue  # by a lease that was revoked
+            self.fail("plugin", f"ADD on {call['node']} gave an address of {call['subnet']}, which "
+                      f"{use.node} could use", use.line, call)
 
     # -- routes ------------------------------------------------------------------------
 
@@ -344,6 +399,10 @@ class Checker:
             self.fail("converged", f"{node}'s routes: missing {missing}, too many {extra}", table)
         states = [line for line in self.kinds["state"]
                   if line["node"] == node and line["placed"] <= table["t"]]
+        if not any(c["node"] == node and c["verb"] == "ADD" and c["code"] == 0
+                   and c["begin"] >= table["t"] for c in self.kinds["call"]):
+            self.fail("converged", f"{node}'s plugin adds no pod in the end",
+                      *[c for c in self.kinds["call"] if c["node"] == node][-2:])
         own = records.get(agent["address"])
         if not states or states[-1]["deadline"] <= table["t"] or not own or \
                 states[-1]["subnet"] != own.subnet:

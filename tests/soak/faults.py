@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is done to the cluster: the plan comes from the seed alone, and a thread for each fault."""
 import contextlib
+import ipaddress
 import random
 import re
 import shutil
@@ -11,7 +12,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import Failed
+from cluster import CniError, Failed
+from recorder import boot_ns
 
 BOTH_WAYS = {"both ways": {}, "into it": {"outward": False}, "out of it": {"inward": False}}
 # A leader of etcd 3.4 that slept revokes the leases that ran out on its own clock meanwhile, though
@@ -94,7 +96,8 @@ class Execution:
         self.nodes = list(cluster.nodes.values())
         self.errors = []
         self.names = 0
-        self.lock = threading.Lock()  # of names
+        self.lock = threading.Lock()  # of names and troubled
+        self.troubled = []
         # A fault that takes longer than planned puts the next one of its target off.
         self.turns = defaultdict(threading.Lock)
 
@@ -121,11 +124,17 @@ class Execution:
         target = (f"m{fault.target + 1}" if scope == "member" else
                   self.nodes[fault.target].name if scope == "agent" else "")
         about = {"what": fault.what, "target": target, "way": fault.way}
+        troubled = [self.nodes[fault.target]] if scope == "agent" else []
+        with self.lock:
+            self.troubled += troubled
         self.recorder.write("fault", op="begin", **about)
         try:
             yield
         finally:
             self.recorder.write("fault", op="end", **about)
+            with self.lock:
+                for node in troubled:
+                    self.troubled.remove(node)
 
     # -- members ---------------------------------------------------------------------
 
@@ -245,3 +254,51 @@ class Execution:
             if found:
                 self.recorder.write("revoke", node=node.name, lease=found[1])
                 self._etcdctl("lease", "revoke", f"{int(found[1]):x}")
+
+
+class Calls:
+    """Pods come and go meanwhile, by the plugin; every other time on a node that a fault is at."""
+
+    PAUSE_S = 0.4
+
+    def __init__(self, execution, seed):
+        self.execution, self.recorder = execution, execution.recorder
+        self.dice = random.Random(seed)
+        self.pods = {node.name: node.pod("soak", attach=False) for node in execution.nodes}
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        while not self.stopped.wait(self.PAUSE_S):
+            with self.execution.lock:
+                troubled = list(self.execution.troubled)
+            nodes = troubled if troubled and self.dice.random() < 0.5 else self.execution.nodes
+            self._guarded(self.dice.choice(nodes))
+
+    def _guarded(self, node):
+        try:
+            for verb in "STATUS", "ADD", "DEL":  # as a runtime: DEL follows a failed ADD, too
+                self._call(node, verb)
+        except Exception as error:  # noqa: BLE001: it ends the run, whatever it is
+            self.execution.errors.append(f"the plugin on {node.name}: {error!r}")
+
+    def _call(self, node, verb):
+        begin, code, said, subnet = boot_ns(), 0, "", None
+        try:
+            # The least version that knows STATUS.
+            result = node.cni(verb, None if verb == "STATUS" else self.pods[node.name],
+                              {**node.plugin_config(), "cniVersion": "1.1.0"})
+            if verb == "ADD":
+                subnet = str(ipaddress.ip_interface(result["ips"][0]["address"]).network)
+        except CniError as error:
+            code, said = error.code, str(error)[-300:]
+        self.recorder.write("call", node=node.name, verb=verb, begin=begin, code=code, said=said,
+                            subnet=subnet)
+
+    def finish(self):
+        """Once more on each node."""
+        self.stopped.set()
+        self.thread.join(60)
+        for node in self.execution.nodes:
+            self._guarded(node)
