@@ -91,17 +91,26 @@ static bool is_expected(const struct given *given, const struct addr *a)
 	return false;
 }
 
+/* Old versions of the plugin host-local wrote "<container>:" alone. */
+static bool is_own(const char *holder, const char *own)
+{
+	size_t n = strlen(holder);
+
+	return strcmp(holder, own) == 0 ||
+	       (n && holder[n - 1] == ':' && strncmp(holder, own, n) == 0);
+}
+
 /* Whether an address of ours is held by somebody else by now. */
 static int check_holders(const struct request *req, const struct given *given, struct err *err)
 {
-	const char *dir = req->conf.ipam.pool.dir;
+	const struct ipam_pool *pool = &req->conf.ipam.pool;
 	char text[ADDR_TEXT_MAX], holder[IPAM_HOLDER_MAX], own[IPAM_HOLDER_MAX];
 
 	(void)snprintf(own, sizeof(own), "%s:%s", req->owner.container, req->owner.interface);
 	for (unsigned i = 0; i < given->naddresses; i++) {
 		const struct addr *a = &given->addresses[i].address.addr;
 
-		if (ipam_holder(dir, a, holder) && strcmp(holder, own) != 0)
+		if (ipam_holder(pool, a, holder) && !is_own(holder, own))
 			return err_set(err, CNI_NOT_AS_EXPECTED, "address %s is held by %s",
 				       addr_format(a, text), holder);
 	}
@@ -116,7 +125,7 @@ static int check_own_ipam(const struct request *req, const struct given *given, 
 
 	if (r)
 		return r;
-	n = ipam_lookup(req->conf.ipam.pool.dir, &req->owner, held, err);
+	n = ipam_lookup(&req->conf.ipam.pool, &req->owner, held, err);
 	if (n < 0)
 		return CNI_NOT_AS_EXPECTED;
 	for (int i = 0; i < n; i++)
@@ -173,6 +182,26 @@ static int check_address(struct netlink *nl, const struct link *link, const stru
 
 /* -- the node's side ------------------------------------------------------------------------- */
 
+/* The plugin `bridge` gave its links random names, which only the previous result tells. */
+static void host_link_name(const struct request *req, char ret[static 16])
+{
+	const json_t *previous = json_object_get(req->conf.json, "prevResult"), *interface;
+	size_t i;
+
+	pod_link_name(req->owner.container, req->owner.interface, ret);
+	if (!ipam_is_reserved(&req->conf.ipam.pool, &req->owner))
+		return;
+	json_array_foreach (json_object_get(previous, "interfaces"), i, interface) {
+		const char *name = json_string_value(json_object_get(interface, "name"));
+		const char *sandbox = json_string_value(json_object_get(interface, "sandbox"));
+
+		if (name && (!sandbox || !sandbox[0]) && strcmp(name, req->conf.bridge) != 0) {
+			strlcpy(ret, name, 16);
+			return;
+		}
+	}
+}
+
 static int check_host(const struct request *req, struct netlink *nl, const struct given *given,
 		      struct err *err)
 {
@@ -180,7 +209,7 @@ static int check_host(const struct request *req, struct netlink *nl, const struc
 	char name[16];
 	int r = 0;
 
-	pod_link_name(req->owner.container, req->owner.interface, name);
+	host_link_name(req, name);
 	if (link_get(nl, req->conf.bridge, &bridge, err) < 0 || link_get(nl, name, &link, err) < 0)
 		return CNI_NOT_AS_EXPECTED;
 	if (link.master != bridge.index)

@@ -73,6 +73,9 @@ static int note_stale(const struct addr *addr, const char *container, const char
 	struct collection *c = arg;
 	char name[512];
 
+	/* Old versions of host-local did not write whose it is. */
+	if (!interface[0])
+		return 0;
 	(void)snprintf(name, sizeof(name), "%s:%s", container, interface);
 	if (json_object_get(c->valid, name))
 		return 0;
@@ -106,7 +109,8 @@ static int collect_addresses(struct collection *c, struct err *err)
 	if (ipam->kind == NETCONF_IPAM_NONE)
 		return 0;
 	c->err = err;
-	if (ipam_foreach_attachment(ipam->pool.dir, note_stale, c, err) < 0)
+	if (ipam_foreach_attachment(ipam->pool.dir, note_stale, c, err) < 0 ||
+	    ipam_foreach_reserved(&ipam->pool, note_stale, c, err) < 0)
 		return CNI_IO_FAILURE;
 	json_array_foreach (c->stale, i, name) {
 		int r = remove_stale(c, json_string_value(name), first ? &later : err);

@@ -228,7 +228,7 @@ static int remove_held(const struct netconf *conf, const struct ipam_owner *owne
 {
 	auto_(netlink_close) struct netlink *nl = NULL;
 	struct addr held[IPAM_SETS_MAX];
-	int n = ipam_lookup(conf->ipam.pool.dir, owner, held, err);
+	int n = ipam_lookup(&conf->ipam.pool, owner, held, err);
 	int r = n > 0 ? nft_open(&nl, err) : n == -ENOENT ? 0 : n;
 
 	for (int i = 0; i < n && r == 0; i++)

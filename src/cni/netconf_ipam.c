@@ -10,6 +10,7 @@
 #include "cni.h"
 
 #define DEFAULT_DATA_DIR "/run/poplin/ipam"
+#define HOST_LOCAL_DIR	 "/var/lib/cni/networks" /* where the plugin host-local has it */
 
 static int get_addr(const json_t *json, const char *key, struct addr *ret, struct err *err)
 {
@@ -243,6 +244,10 @@ static int parse_dir(struct netconf *conf, const json_t *json, struct err *err)
 			       conf->name);
 	else
 		(void)snprintf(pool->dir, sizeof(pool->dir), "%s/%s", DEFAULT_DATA_DIR, conf->name);
+	/* The agent's folder was never another's. */
+	if (!conf->state_dir[0])
+		(void)snprintf(pool->reservations, sizeof(pool->reservations), "%s/%s",
+			       dir[0] ? dir : HOST_LOCAL_DIR, conf->name);
 	return r;
 }
 

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "hostlocal.h"
 #include "map.h"
 #include "pool.h"
 #include "ledger.h"
@@ -21,6 +22,23 @@ static bool is_kept(const struct ipam_pool *pool, const struct addr *a)
 	const struct ipam_range *range = pool_range_of(pool, a);
 
 	return !range || addr_cmp(a, &range->gateway) == 0 || pool_hole_of(pool, a);
+}
+
+static int open_to_read(struct ledger *l, const struct ipam_pool *pool)
+{
+	int r = ledger_open(l, pool->dir);
+
+	return r == 0 || r == -ENOENT ? ledger_open_reservations(l, pool->reservations) : r;
+}
+
+static int open_to_change(struct ledger *l, const struct ipam_pool *pool, struct err *err)
+{
+	int r = ledger_open_to_change(l, pool->dir, err);
+
+	if (r < 0)
+		return r;
+	r = ledger_open_reservations(l, pool->reservations);
+	return r < 0 ? err_errno(err, r, "%s: open", pool->reservations) : 0;
 }
 
 static void mark_free(const struct ipam_pool *pool, const struct ledger *l, const struct addr *a)
@@ -45,6 +63,23 @@ static int release(const struct ipam_pool *pool, const struct ledger *l, const c
 	return n < 0 ? n : 0;
 }
 
+struct freeing {
+	const struct ipam_pool *pool;
+	const struct ledger *ledger;
+};
+
+static void free_reserved(const struct addr *a, void *arg)
+{
+	const struct freeing *f = arg;
+
+	mark_free(f->pool, f->ledger, a);
+}
+
+static bool is_missing(const char *path)
+{
+	return !path[0] || (access(path, F_OK) < 0 && errno == ENOENT);
+}
+
 int ipam_release(const struct ipam_pool *pool, const struct ipam_owner *owner, struct err *err)
 {
 	auto_ledger struct ledger l = LEDGER_INIT;
@@ -54,12 +89,14 @@ int ipam_release(const struct ipam_pool *pool, const struct ipam_owner *owner, s
 	if (r < 0)
 		return r;
 	/* Nothing was ever allocated here. */
-	if (access(pool->dir, F_OK) < 0 && errno == ENOENT)
+	if (is_missing(pool->dir) && is_missing(pool->reservations))
 		return 0;
-	r = ledger_open_to_change(&l, pool->dir, err);
+	r = open_to_change(&l, pool, err);
 	if (r < 0)
 		return r;
 	r = release(pool, &l, name);
+	if (r == 0)
+		r = hostlocal_release(&l, name, free_reserved, &(struct freeing){ pool, &l });
 	return r < 0 ? err_errno(err, r, "%s: release the addresses of %s", pool->dir, name) : 0;
 }
 
@@ -85,7 +122,7 @@ int ipam_release_orphans(const char *dir, struct err *err)
 	const struct dirent *entry;
 	int n = 0, r;
 
-	if (access(dir, F_OK) < 0 && errno == ENOENT)
+	if (is_missing(dir))
 		return 0;
 	r = ledger_open_to_change(&l, dir, err);
 	if (r == 0)
@@ -326,10 +363,10 @@ int ipam_allocate(const struct ipam_pool *pool, const struct addr *wanted, unsig
 	if (r == 0)
 		r = check_wanted(pool, wanted, nwanted, err);
 	if (r == 0)
-		r = ledger_open_to_change(&l, pool->dir, err);
+		r = open_to_change(&l, pool, err);
 	if (r < 0)
 		return r;
-	if (ledger_lookup(&l, name, held) > 0)
+	if (ledger_lookup(&l, name, held) > 0 || hostlocal_lookup(&l, name, held) > 0)
 		return err_set(err, -EEXIST, "%s holds address %s already", name,
 			       addr_format(&held[0], text));
 	/* Half an allocation, by a process that died. */
@@ -341,7 +378,7 @@ int ipam_allocate(const struct ipam_pool *pool, const struct addr *wanted, unsig
 
 /* -- readers ------------------------------------------------------------------------ */
 
-int ipam_lookup(const char *dir, const struct ipam_owner *owner,
+int ipam_lookup(const struct ipam_pool *pool, const struct ipam_owner *owner,
 		struct addr ret[static IPAM_SETS_MAX], struct err *err)
 {
 	auto_ledger struct ledger l = LEDGER_INIT;
@@ -350,28 +387,42 @@ int ipam_lookup(const char *dir, const struct ipam_owner *owner,
 
 	if (r < 0)
 		return r;
-	r = ledger_open(&l, dir);
+	r = open_to_read(&l, pool);
 	if (r == 0)
 		r = ledger_lookup(&l, name, ret);
-	return r < 0 ? err_errno(err, r, "%s: addresses of %s", dir, name) : r;
+	if (r == -ENOENT)
+		r = hostlocal_lookup(&l, name, ret);
+	return r < 0 ? err_errno(err, r, "%s: addresses of %s", pool->dir, name) : r;
 }
 
-bool ipam_holder(const char *dir, const struct addr *addr, char ret[static IPAM_HOLDER_MAX])
+bool ipam_is_reserved(const struct ipam_pool *pool, const struct ipam_owner *owner)
+{
+	auto_ledger struct ledger l = LEDGER_INIT;
+	struct addr reserved[IPAM_SETS_MAX];
+	char name[OWNER_MAX];
+
+	return ledger_owner_name(owner, name, NULL) == 0 &&
+	       ledger_open_reservations(&l, pool->reservations) == 0 &&
+	       hostlocal_lookup(&l, name, reserved) > 0;
+}
+
+bool ipam_holder(const struct ipam_pool *pool, const struct addr *addr,
+		 char ret[static IPAM_HOLDER_MAX])
 {
 	auto_ledger struct ledger l = LEDGER_INIT;
 
-	return ledger_open(&l, dir) == 0 && ledger_holder(&l, addr, ret);
+	return open_to_read(&l, pool) == 0 && ledger_holder(&l, addr, ret);
 }
 
 int ipam_has_free(const struct ipam_pool *pool, struct err *err)
 {
 	auto_ledger struct ledger l = LEDGER_INIT;
-	int r = ledger_open(&l, pool->dir);
+	int r = open_to_read(&l, pool);
 
-	if (r == -ENOENT)
-		return 0; /* nothing was ever allocated */
 	if (r < 0)
 		return err_errno(err, r, "%s: open", pool->dir);
+	if (l.addresses < 0 && l.reservations < 0)
+		return 0; /* nothing was ever allocated */
 	for (unsigned set = 0; set < pool->nsets; set++) {
 		auto_map struct map map = { .fd = -1 };
 		uint64_t held;
@@ -435,6 +486,30 @@ int ipam_foreach(const char *dir, ipam_fn *fn, void *arg, struct err *err)
 		r = tell(fn, &addr, owner, arg);
 	}
 	return r;
+}
+
+struct telling {
+	ipam_fn *fn;
+	void *arg;
+};
+
+static int tell_reserved(const struct addr *addr, const char *holder, void *arg)
+{
+	const struct telling *t = arg;
+	char owner[OWNER_MAX];
+
+	strlcpy(owner, holder, sizeof(owner));
+	return tell(t->fn, addr, owner, t->arg);
+}
+
+int ipam_foreach_reserved(const struct ipam_pool *pool, ipam_fn *fn, void *arg, struct err *err)
+{
+	auto_ledger struct ledger l = LEDGER_INIT;
+	int r = ledger_open_reservations(&l, pool->reservations);
+
+	if (r == 0)
+		return hostlocal_foreach(&l, tell_reserved, &(struct telling){ fn, arg });
+	return err_errno(err, r, "%s: open", pool->reservations);
 }
 
 int ipam_foreach_attachment(const char *dir, ipam_fn *fn, void *arg, struct err *err)

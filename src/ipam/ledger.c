@@ -8,12 +8,14 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "hostlocal.h"
 #include "poplin/base/file.h"
 
 /* -- folders --------------------------------------------------------------------- */
 
 void ledger_close(struct ledger *l)
 {
+	mem_close_cleanup(&l->reservations);
 	mem_close_cleanup(&l->attachments);
 	mem_close_cleanup(&l->addresses);
 	mem_close_cleanup(&l->dir); /* last: the lock hangs on it */
@@ -26,16 +28,29 @@ static int open_folder(int at, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
+/* A folder that is not there stays -1, and is no error. */
+static int open_if_there(int at, const char *name, int *ret)
+{
+	int fd = open_folder(at, name);
+
+	*ret = fd < 0 ? -1 : fd;
+	return fd < 0 && fd != -ENOENT ? fd : 0;
+}
+
 int ledger_open(struct ledger *l, const char *dir)
 {
+	int r;
+
 	l->dir = open_folder(AT_FDCWD, dir);
 	if (l->dir < 0)
 		return l->dir;
-	l->attachments = open_folder(l->dir, "attachments");
-	if (l->attachments < 0)
-		return l->attachments;
-	l->addresses = open_folder(l->dir, "addresses");
-	return l->addresses < 0 ? l->addresses : 0;
+	r = open_if_there(l->dir, "attachments", &l->attachments);
+	return r == 0 ? open_if_there(l->dir, "addresses", &l->addresses) : r;
+}
+
+int ledger_open_reservations(struct ledger *l, const char *dir)
+{
+	return dir[0] ? open_if_there(AT_FDCWD, dir, &l->reservations) : 0;
 }
 
 int ledger_open_to_change(struct ledger *l, const char *dir, struct err *err)
@@ -44,7 +59,7 @@ int ledger_open_to_change(struct ledger *l, const char *dir, struct err *err)
 	char path[PATH_MAX];
 	int r = ledger_open(l, dir);
 
-	if (r == -ENOENT) {
+	if (r == -ENOENT || (r == 0 && (l->attachments < 0 || l->addresses < 0))) {
 		ledger_close(l);
 		*l = LEDGER_INIT;
 		for (size_t i = 0; i < countof(folders); i++) {
@@ -56,6 +71,8 @@ int ledger_open_to_change(struct ledger *l, const char *dir, struct err *err)
 				return r;
 		}
 		r = ledger_open(l, dir);
+		if (r == 0 && (l->attachments < 0 || l->addresses < 0))
+			r = -ENOENT; /* gone again */
 	}
 	if (r < 0)
 		return err_errno(err, r, "%s: open", dir);
@@ -84,10 +101,10 @@ int ledger_open_listing(const char *dir, const char *folder, struct ledger *l, D
 {
 	int r = ledger_open(l, dir);
 
-	if (r == -ENOENT)
-		return 0;
 	if (r == 0)
 		r = ledger_list(l, folder, ret);
+	if (r == -ENOENT)
+		return 0;
 	return r < 0 ? err_errno(err, r, "%s/%s: open", dir, folder) : 0;
 }
 
@@ -106,10 +123,10 @@ int ledger_owner_name(const struct ipam_owner *owner, char ret[static OWNER_MAX]
 
 int ledger_read_link(int at, const char *name, char *ret, size_t size)
 {
-	ssize_t n = readlinkat(at, name, ret, size - 1);
+	ssize_t n = at < 0 ? -1 : readlinkat(at, name, ret, size - 1);
 
 	if (n < 0)
-		return -errno;
+		return at < 0 ? -ENOENT : -errno;
 	ret[n] = '\0';
 	return 0;
 }
@@ -127,7 +144,7 @@ bool ledger_holder(const struct ledger *l, const struct addr *a, char holder[sta
 	/* A file that somebody put there keeps the address as well as a link would. */
 	if (r < 0 && r != -ENOENT)
 		strlcpy(holder, "something that is no link", OWNER_MAX);
-	return r != -ENOENT;
+	return r != -ENOENT || hostlocal_holder(l, a, holder);
 }
 
 int ledger_read_attachment(const struct ledger *l, const char *owner,

@@ -11,17 +11,21 @@
 #define OWNER_MAX 256 /* a file name has at most 255 bytes */
 #define LIST_MAX  (IPAM_SETS_MAX * ADDR_TEXT_MAX)
 
-/* The opened folders; each is -1 or to be closed. */
+/* The opened folders; each is -1, for one that is not there, or to be closed. */
 struct ledger {
 	int dir, attachments, addresses;
+	int reservations; /* the plugin host-local's (hostlocal.h) */
 };
-#define LEDGER_INIT ((struct ledger){ .dir = -1, .attachments = -1, .addresses = -1 })
+#define LEDGER_INIT                                                                                \
+	((struct ledger){ .dir = -1, .attachments = -1, .addresses = -1, .reservations = -1 })
 void ledger_close(struct ledger *l);
 #define auto_ledger __attribute__((cleanup(ledger_close)))
 
-int ledger_open(struct ledger *l, const char *dir); /* to read. Negative errno */
+/* To read. Negative errno; -ENOENT: there is no such folder, so nothing was ever allocated. */
+int ledger_open(struct ledger *l, const char *dir);
 /* Makes what is missing of DIR and locks it. */
 int ledger_open_to_change(struct ledger *l, const char *dir, struct err *err);
+int ledger_open_reservations(struct ledger *l, const char *dir); /* a missing one is fine */
 
 int ledger_owner_name(const struct ipam_owner *owner, char ret[static OWNER_MAX], struct err *err);
 

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "hostlocal.h"
 #include "poplin/base/buf.h"
 #include "poplin/base/hash.h"
 
@@ -92,28 +93,39 @@ static void take_kept(const struct map *map, uint64_t *words)
 	}
 }
 
-static uint64_t take_held(const struct map *map, uint64_t *words)
+struct taking {
+	const struct map *map;
+	uint64_t *words;
+	uint64_t held;
+};
+
+static int take_address(const struct addr *a, const char *holder, void *arg)
 {
-	int fd = openat(map->ledger->dir, "addresses", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *list = fd < 0 ? NULL : fdopendir(fd);
-	const struct dirent *entry;
-	uint64_t held = 0;
-	struct addr a;
+	struct taking *t = arg;
 	uint32_t place;
 
-	if (!list) {
-		mem_close_cleanup(&fd);
-		return 0;
+	if (pool_place_of(t->map->pool, t->map->set, a, &place)) {
+		take(t->words, place);
+		t->held++;
 	}
-	while ((entry = readdir(list))) {
-		if (addr_parse(entry->d_name, &a, NULL) < 0 ||
-		    !pool_place_of(map->pool, map->set, &a, &place))
-			continue;
-		take(words, place);
-		held++;
+	return 0;
+}
+
+static uint64_t take_held(const struct map *map, uint64_t *words)
+{
+	struct taking t = { .map = map, .words = words };
+	const struct dirent *entry;
+	struct addr a;
+	DIR *list;
+
+	if (ledger_list(map->ledger, "addresses", &list) == 0) {
+		while ((entry = readdir(list)))
+			if (addr_parse(entry->d_name, &a, NULL) == 0)
+				(void)take_address(&a, NULL, &t);
+		closedir(list);
 	}
-	closedir(list);
-	return held;
+	(void)hostlocal_foreach(map->ledger, take_address, &t);
+	return t.held;
 }
 
 /* Where the search of the layout before this one stood; it is not needed any more. */

@@ -130,7 +130,7 @@ static void check_full(const struct state *s)
 
 	for (;; a = addr_add(&a, 1)) {
 		MUST(addr_cmp(&a, &s->pool.ranges[0].gateway) == 0 ||
-		     ipam_holder(s->pool.dir, &a, holder));
+		     ipam_holder(&s->pool, &a, holder));
 		if (addr_cmp(&a, &s->pool.ranges[0].last) == 0)
 			return;
 	}
@@ -157,7 +157,7 @@ static void allocate(struct state *s, unsigned who, const struct addr *wanted)
 	MUST(addr_cmp(&got[0].address.addr, &s->pool.ranges[0].gateway) != 0);
 	MUST(!wanted || addr_cmp(&got[0].address.addr, wanted) == 0);
 	check_free_of_others(s, who, &got[0].address.addr);
-	MUST(ipam_lookup(s->pool.dir, &owner, found, NULL) == 1);
+	MUST(ipam_lookup(&s->pool, &owner, found, NULL) == 1);
 	MUST(addr_cmp(&found[0], &got[0].address.addr) == 0);
 	s->given[who] = true;
 	s->address[who] = got[0].address.addr;
@@ -173,7 +173,7 @@ static void release(struct state *s, unsigned who)
 	MUST(r == 0 || err.text[0]);
 	MUST(r == 0 || !s->given[who]);
 	if (r == 0)
-		MUST(ipam_lookup(s->pool.dir, &owner, found, NULL) == -ENOENT &&
+		MUST(ipam_lookup(&s->pool, &owner, found, NULL) == -ENOENT &&
 		     !ipam_holds(&s->pool, &owner));
 	s->given[who] = false;
 }
@@ -198,7 +198,7 @@ static void look_around(const struct state *s)
 
 		if (!s->given[i])
 			continue;
-		MUST(ipam_lookup(s->pool.dir, &owner, found, NULL) == 1);
+		MUST(ipam_lookup(&s->pool, &owner, found, NULL) == 1);
 		MUST(addr_cmp(&found[0], &s->address[i]) == 0);
 	}
 }

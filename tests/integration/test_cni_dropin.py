@@ -269,3 +269,95 @@ def test_an_address_of_another_subnet_on_the_bridge(both):
         answer = host.run("ADD", {**other, "forceAddress": True}, "c2", pods[2])
         assert answer.code == 0, answer
         assert [a[1] for a in addresses(host.netns, "cni0")] == ["10.8.1.1"]
+
+
+# -- the type names are changed while pods run ----------------------------------------------------
+
+class Change:
+    """A node whose pods were attached by Debian's plugins, and that has ours from then on."""
+
+    def __init__(self, host):
+        self.host = host
+
+    def config(self, ours, **keys):
+        self.host.ours, self.host.plugin = ours, PLUGIN if ours else DEBIAN / "bridge"
+        return self.host.config("1.0.0", **keys)
+
+    def reservations(self):
+        """{address: container} of host-local."""
+        return {path.name: path.read_text().split()[0]
+                for path in (self.host.folder / "data" / "net").iterdir()
+                if path.is_file() and re.fullmatch(r"[0-9a-f]+[.:][0-9a-f.:]+", path.name)}
+
+
+@pytest.fixture
+def change():
+    with Host(False) as host:
+        yield Change(host)
+
+
+def given(answer):
+    assert answer.code == 0, answer
+    return [ip["address"].split("/")[0] for ip in answer.json["ips"]]
+
+
+SMALL = {"isGateway": True, "ipam": {"ranges": [
+    [{"subnet": "10.7.1.0/29"}], [{"subnet": "fd00:7::/125"}]]}}  # five pods and six
+
+
+def test_addresses_of_host_local_are_held(change):
+    host, pods = change.host, [change.host.pod() for _ in range(7)]
+    old = change.config(False, **SMALL)
+    theirs = [given(host.run("ADD", old, f"c{i}", pods[i])) for i in range(3)]
+    new = change.config(True, **SMALL)
+    ours = [given(host.run("ADD", new, f"c{i}", pods[i])) for i in (3, 4)]
+    every = [address for both_families in theirs + ours for address in both_families]
+    assert len(set(every)) == len(every) == 10
+    # Full, with those of both; and none of them is given on request.
+    full = host.run("ADD", new, "c5", pods[5])
+    assert full.code == 1 and full.json["code"] == 100 and "5 are held" in full.json["msg"], full
+    status = host.run("STATUS", {**new, "cniVersion": "1.1.0"}, "")
+    assert status.code == 1 and status.json["code"] == 50, status
+    wanted = host.run("ADD", {**new, "runtimeConfig": {"ips": [theirs[1][0]]}}, "c5", pods[5])
+    assert wanted.code == 1 and "c1:eth0" in wanted.json["msg"], wanted
+    # An attachment that is there is not made again, nor taken apart.
+    again = host.run("ADD", new, "c1", pods[1])
+    assert again.code == 1 and again.json["code"] == 103, again
+    assert addresses(pods[1], "eth0")[0][1] == theirs[1][0]
+    assert host.run("DEL", new, "c1", pods[1]).code == 0
+    assert given(host.run("ADD", new, "c5", pods[5]))[0] == theirs[1][0]
+
+
+def test_a_pod_of_host_local_is_checked_and_removed(change):
+    host, pod, other = change.host, change.host.pod(), change.host.pod()
+    result = host.run("ADD", change.config(False, **SMALL), "c0", pod)
+    given(result)
+    new = change.config(True, **SMALL)
+    check = host.run("CHECK", {**new, "prevResult": result.json}, "c0", pod)
+    assert check.code == 0, check
+    wrong = host.run("CHECK", {**new, "prevResult": result.json}, "c1", pod)
+    assert wrong.code == 1 and "c0:eth0" in wrong.json["msg"], wrong
+    given(host.run("ADD", new, "c2", other))
+    assert len(change.reservations()) == 2
+    # With the link, whose name on the node is not ours; twice, and for one that never was.
+    for container in "c0", "c0", "c9":
+        assert host.run("DEL", new, container, pod).code == 0
+    assert change.reservations() == {}
+    assert [link["ifname"] for link in pod.ip("-json", "link", "show")] == ["lo"]
+    assert [link["ifname"] for link in other.ip("-json", "link", "show")] == ["lo", "eth0"]
+
+
+def test_reservations_of_gone_pods_are_collected(change):
+    host, pods = change.host, [change.host.pod() for _ in range(3)]
+    old = change.config(False, **SMALL)
+    for i in range(3):
+        given(host.run("ADD", old, f"c{i}", pods[i]))
+    pods[0].remove()
+    pods[1].remove()
+    new = change.config(True, **SMALL)
+    assert host.run("DEL", new, "c0").code == 0  # no namespace any more
+    assert set(change.reservations().values()) == {"c1", "c2"}
+    valid = {"cniVersion": "1.1.0", "cni.dev/valid-attachments": [
+        {"containerID": "c2", "ifname": "eth0"}]}
+    assert host.run("GC", {**new, **valid}, "").code == 0
+    assert set(change.reservations().values()) == {"c2"}

@@ -147,7 +147,7 @@ static void test_a_link_that_comes_up_meanwhile(void **state)
 	looks = 0;
 	assert_int_equal(ipam_collect(t.pool.dir, &owner, number, comes_up, NULL, NULL), 0);
 	assert_int_equal(looks, 2);
-	assert_int_equal(ipam_lookup(t.pool.dir, &owner, held, NULL), 1);
+	assert_int_equal(ipam_lookup(&t.pool, &owner, held, NULL), 1);
 	assert_int_equal(ipam_collect(t.pool.dir, &owner, number + 1000000, comes_up, NULL, NULL),
 			 0);
 }
