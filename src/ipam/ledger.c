@@ -8,6 +8,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "boot.h"
 #include "hostlocal.h"
 #include "poplin/base/file.h"
 
@@ -37,7 +38,7 @@ static int open_if_there(int at, const char *name, int *ret)
 	return fd < 0 && fd != -ENOENT ? fd : 0;
 }
 
-int ledger_open(struct ledger *l, const char *dir)
+static int open_folders(struct ledger *l, const char *dir)
 {
 	int r;
 
@@ -46,6 +47,18 @@ int ledger_open(struct ledger *l, const char *dir)
 		return l->dir;
 	r = open_if_there(l->dir, "attachments", &l->attachments);
 	return r == 0 ? open_if_there(l->dir, "addresses", &l->addresses) : r;
+}
+
+int ledger_open(struct ledger *l, const char *dir)
+{
+	int r = open_folders(l, dir);
+
+	if (r == 0 && boot_is_another(l)) {
+		mem_close_cleanup(&l->attachments);
+		mem_close_cleanup(&l->addresses);
+		l->attachments = l->addresses = -1;
+	}
+	return r;
 }
 
 int ledger_open_reservations(struct ledger *l, const char *dir)
@@ -57,7 +70,7 @@ int ledger_open_to_change(struct ledger *l, const char *dir, struct err *err)
 {
 	static const char *const folders[] = { "attachments", "addresses", "maps" };
 	char path[PATH_MAX];
-	int r = ledger_open(l, dir);
+	int r = open_folders(l, dir);
 
 	if (r == -ENOENT || (r == 0 && (l->attachments < 0 || l->addresses < 0))) {
 		ledger_close(l);
@@ -70,7 +83,7 @@ int ledger_open_to_change(struct ledger *l, const char *dir, struct err *err)
 			if (r < 0)
 				return r;
 		}
-		r = ledger_open(l, dir);
+		r = open_folders(l, dir);
 		if (r == 0 && (l->attachments < 0 || l->addresses < 0))
 			r = -ENOENT; /* gone again */
 	}
@@ -79,12 +92,13 @@ int ledger_open_to_change(struct ledger *l, const char *dir, struct err *err)
 	while (flock(l->dir, LOCK_EX) < 0)
 		if (errno != EINTR)
 			return err_errno(err, -errno, "%s: lock", dir);
-	return 0;
+	r = boot_begin(l);
+	return r < 0 ? err_errno(err, r, "%s: clear what another boot left", dir) : 0;
 }
 
 int ledger_list(const struct ledger *l, const char *folder, DIR **ret)
 {
-	int fd = open_folder(l->dir, folder), r;
+	int fd = l->addresses < 0 ? -ENOENT : open_folder(l->dir, folder), r;
 
 	if (fd < 0)
 		return fd;

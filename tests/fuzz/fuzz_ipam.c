@@ -84,6 +84,17 @@ static void leave(const struct state *s, const char *folder, uint8_t where, cons
 		close(fd);
 }
 
+/* The plugin host-local's file of an address. */
+static void reserve(const struct state *s, uint8_t where, const char *text, size_t len)
+{
+	auto_close int fd = -1;
+	char name[32];
+
+	(void)snprintf(name, sizeof(name), "10.2.1.%u", where % 16);
+	fd = openat(s->dir, name, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	(void)!write(fd, text, len);
+}
+
 /* Overwritten in part, cut off, or replaced by a link, a folder or nothing. */
 static void spoil_map(int folder, const char *name, uint8_t where, const char *data, size_t len)
 {
@@ -206,7 +217,7 @@ static void look_around(const struct state *s)
 /* Links may be left only before the first call; afterwards they are changed under a lock. */
 static bool step(struct state *s, struct input *in, bool *begun)
 {
-	uint8_t deed = next(in) % 7, where = next(in);
+	uint8_t deed = next(in) % 8, where = next(in);
 	char text[256] = "";
 	size_t n;
 	struct addr wanted = addr_add(&s->pool.ranges[0].subnet.addr, where % 16);
@@ -229,14 +240,15 @@ static bool step(struct state *s, struct input *in, bool *begun)
 		n = next_text(in, text);
 		spoil_maps(s, where, text, n);
 		break;
+	case 7:
+		n = next_text(in, text);
+		if (!*begun)
+			reserve(s, where, text, n);
+		break;
 	default:
 		(void)next_text(in, text);
 		if (!*begun)
-			leave(s,
-			      deed == 5	  ? "addresses"
-			      : deed == 6 ? "attachments"
-					  : "maps",
-			      where, text);
+			leave(s, deed == 5 ? "addresses" : "attachments", where, text);
 		break;
 	}
 	return in->len > 0;
@@ -264,6 +276,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	MUST(prefix_parse("10.2.1.0/28", &subnet, NULL) == 0);
 	MUST(ipam_pool_add_subnet(&s.pool, &subnet, NULL) == 0);
 	strlcpy(s.pool.dir, home(), sizeof(s.pool.dir));
+	strlcpy(s.pool.reservations, s.pool.dir, sizeof(s.pool.reservations));
 	MUST(mkdir(s.pool.dir, 0700) == 0 || errno == EEXIST);
 	s.dir = open(s.pool.dir, O_RDONLY | O_DIRECTORY);
 	MUST(s.dir >= 0);

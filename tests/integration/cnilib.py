@@ -66,6 +66,7 @@ class Node:
         self.bridge = "poplin0"
         self.mtu = 1400
         self.keys = {}  # more for each configuration
+        self.prefix = []  # what starts the plugin
         self.pods = []
         self.folder = None
         self.netns = None
@@ -156,7 +157,7 @@ class Node:
         with stdin:
             # No PATH: the plugin must not need another program.
             return subprocess.Popen(
-                ["/usr/bin/nsenter", f"--net={self.netns.path}", str(PLUGIN)], env=env,
+                ["/usr/bin/nsenter", f"--net={self.netns.path}", *self.prefix, str(PLUGIN)], env=env,
                 stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
 
     def run(self, command, conf, **variables):
