@@ -64,7 +64,7 @@ static int reconcile_bridge(struct agent *a, struct err *err)
 	int r = bridge_ensure(a->nl, &bridge, &changed, err);
 
 	if (r >= 0)
-		r = bridge_adopt_pods(a->nl, (unsigned)r, &pods, err);
+		r = bridge_adopt_pods(a->nl, a->settings->cni_name, (unsigned)r, &pods, err);
 	mutex_lock(&a->lock);
 	a->bridge_stands = r >= 0;
 	mutex_unlock(&a->lock);
@@ -153,7 +153,7 @@ static int reconcile_drained(struct agent *a, struct err *err)
 	mutex_lock(&a->lock);
 	a->bridge_stands = false;
 	mutex_unlock(&a->lock);
-	return bridge_remove(a->nl, a->bridge_name, err);
+	return bridge_remove(a->nl, a->settings->cni_name, a->bridge_name, err);
 }
 
 /*

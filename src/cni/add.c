@@ -62,7 +62,7 @@ static int make_veth(struct attachment *a, struct err *err)
 		.peer_netns = a->netns,
 		.peer_mac = a->pod_link.mac,
 		.port = { a->req->conf.hairpin, a->req->conf.port_isolation },
-		.host_group = network_group(&a->req->conf),
+		.host_group = pod_link_group(a->req->conf.name),
 	};
 	int r;
 

@@ -180,9 +180,6 @@ int node_ready(const struct netconf *conf, struct err *err);
 int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,
 	   struct err *err);
 
-/* The group of the network's links on the node, by which GC knows those of its own. */
-uint32_t network_group(const struct netconf *conf);
-
 /*
  * Removes the host's end of a pod's veth, and so both, and returns as soon as they can carry no
  * packet any more. A child process sees to the rest. -ENODEV: it was gone.

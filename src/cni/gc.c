@@ -128,7 +128,7 @@ static int note_link(const struct link *link, void *arg)
 {
 	struct collection *c = arg;
 
-	if (link->group != network_group(&c->req->conf) || strcmp(link->kind, "veth") != 0 ||
+	if (link->group != pod_link_group(c->req->conf.name) || strcmp(link->kind, "veth") != 0 ||
 	    strncmp(link->name, POD_LINK_PREFIX, strlen(POD_LINK_PREFIX)) != 0 ||
 	    json_object_get(c->valid_links, link->name))
 		return 0;

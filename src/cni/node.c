@@ -5,7 +5,6 @@
 
 #include "cni.h"
 #include "masq.h"
-#include "poplin/base/hash.h"
 #include "poplin/model/nodestate.h"
 #include "poplin/model/pod.h"
 #include "spoof.h"
@@ -38,14 +37,6 @@ int node_ready(const struct netconf *conf, struct err *err)
 	if (nodestate_check(&state, err) < 0)
 		return CNI_TRY_AGAIN_LATER;
 	return 0;
-}
-
-uint32_t network_group(const struct netconf *conf)
-{
-	char digits[8]; /* 28 bits: ip(8) reads groups as signed numbers */
-
-	hash_hex(digits, sizeof(digits), "network", conf->name, NULL);
-	return (uint32_t)strtoul(digits, NULL, 16) | 1;
 }
 
 int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,

@@ -189,6 +189,7 @@ int bridge_ensure(struct netlink *nl, const struct bridge *b, bool *ret_changed,
 /* -- links of pods ---------------------------------------------------------- */
 
 struct pod_links {
+	uint32_t group;	 /* of those that have no bridge */
 	unsigned bridge; /* whose ports belong to them; 0: none */
 	struct link *links;
 	size_t count, size;
@@ -200,14 +201,15 @@ static void pod_links_done(struct pod_links *pods)
 }
 #define auto_pod_links __attribute__((cleanup(pod_links_done)))
 
-/* Ports of the bridge, and those that lost theirs. */
+/* Ports of the bridge, and those of the network that lost theirs. */
 static int note_pod_link(const struct link *link, void *arg)
 {
 	struct pod_links *pods = arg;
 	struct link *moved;
 
 	if (strncmp(link->name, POD_LINK_PREFIX, strlen(POD_LINK_PREFIX)) != 0 ||
-	    strcmp(link->kind, "veth") != 0 || (link->master && link->master != pods->bridge))
+	    strcmp(link->kind, "veth") != 0 ||
+	    (link->master ? link->master != pods->bridge : link->group != pods->group))
 		return 0;
 	if (pods->count == pods->size) {
 		pods->size = pods->size ? 2 * pods->size : 64;
@@ -220,9 +222,10 @@ static int note_pod_link(const struct link *link, void *arg)
 	return 0;
 }
 
-int bridge_adopt_pods(struct netlink *nl, unsigned index, size_t *ret_count, struct err *err)
+int bridge_adopt_pods(struct netlink *nl, const char *network, unsigned index, size_t *ret_count,
+		      struct err *err)
 {
-	auto_pod_links struct pod_links pods = { .bridge = 0 };
+	auto_pod_links struct pod_links pods = { .group = pod_link_group(network) };
 	size_t adopted = 0;
 	int r = link_foreach(nl, 0, note_pod_link, &pods, err);
 
@@ -238,9 +241,9 @@ int bridge_adopt_pods(struct netlink *nl, unsigned index, size_t *ret_count, str
 
 /* -- removal ---------------------------------------------------------------- */
 
-int bridge_remove(struct netlink *nl, const char *name, struct err *err)
+int bridge_remove(struct netlink *nl, const char *network, const char *name, struct err *err)
 {
-	auto_pod_links struct pod_links pods = { .bridge = 0 };
+	auto_pod_links struct pod_links pods = { .group = pod_link_group(network) };
 	struct link link;
 	int r = link_get(nl, name, &link, err);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "poplin/model/pod.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "poplin/base/hash.h"
@@ -13,6 +14,14 @@ void pod_link_name(const char *container, const char *interface, char ret[static
 
 	memcpy(ret, POD_LINK_PREFIX, sizeof(POD_LINK_PREFIX) - 1);
 	hash_hex(ret + sizeof(POD_LINK_PREFIX) - 1, LINK_DIGITS + 1, container, interface, NULL);
+}
+
+uint32_t pod_link_group(const char *network)
+{
+	char digits[8]; /* 28 bits: ip(8) reads groups as signed numbers */
+
+	hash_hex(digits, sizeof(digits), "network", network, NULL);
+	return (uint32_t)strtoul(digits, NULL, 16) | 1;
 }
 
 /* The last four bytes: all of an IPv4 address, the part that differs of an IPv6 one. */

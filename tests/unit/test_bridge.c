@@ -187,7 +187,7 @@ static void test_name_taken(void **state)
 	assert_false(changed);
 	after = get_link("pb0");
 	assert_memory_equal(&before, &after, sizeof(before));
-	assert_int_equal(bridge_remove(nl, "pb0", &err), -EEXIST);
+	assert_int_equal(bridge_remove(nl, "net", "pb0", &err), -EEXIST);
 	assert_int_equal(get_link("pb0").index, before.index);
 }
 
@@ -223,7 +223,7 @@ static void test_adopted(void **state)
 	assert_false(ensure());
 }
 
-static void enslave(const char *name, const char *peer, unsigned mtu)
+static void enslave_of(const char *network, const char *name, const char *peer, unsigned mtu)
 {
 	auto_close int here = netns_here();
 	const struct link_veth veth = {
@@ -232,9 +232,15 @@ static void enslave(const char *name, const char *peer, unsigned mtu)
 		.peer_netns = here,
 		.mtu = mtu,
 		.master = get_link("pb0").index,
+		.host_group = pod_link_group(network),
 	};
 
 	assert_ok(link_veth_create(nl, &veth, &err));
+}
+
+static void enslave(const char *name, const char *peer, unsigned mtu)
+{
+	enslave_of("net", name, peer, mtu);
 }
 
 /* Neither the lowest MAC nor the smallest MTU of a port becomes the bridge's. */
@@ -288,7 +294,7 @@ static size_t adopt(void)
 {
 	size_t count = 99;
 
-	assert_ok(bridge_adopt_pods(nl, get_link("pb0").index, &count, &err));
+	assert_ok(bridge_adopt_pods(nl, "net", get_link("pb0").index, &count, &err));
 	return count;
 }
 
@@ -301,6 +307,8 @@ static void test_pods_of_a_deleted_bridge_are_ports_again(void **state)
 	enslave(pods[0], "eth0", 0);
 	enslave(pods[1], "eth1", 0);
 	enslave("foreign0", "foreign1", 0);
+	/* A second network on the node, with another bridge. */
+	enslave_of("other", POD_LINK_PREFIX "0123456789ef", "eth2", 0);
 	assert_int_equal(adopt(), 0);
 	assert_ok(link_delete(nl, get_link("pb0").index, &err));
 	assert_int_equal(get_link(pods[0]).master, 0);
@@ -309,7 +317,12 @@ static void test_pods_of_a_deleted_bridge_are_ports_again(void **state)
 	for (size_t i = 0; i < countof(pods); i++)
 		assert_int_equal(get_link(pods[i]).master, get_link("pb0").index);
 	assert_int_equal(get_link("foreign0").master, 0);
+	assert_int_equal(get_link(POD_LINK_PREFIX "0123456789ef").master, 0);
 	assert_int_equal(adopt(), 0);
+	/* Nor does it go with this network's. */
+	assert_ok(bridge_remove(nl, "net", "pb0", &err));
+	assert_int_equal(get_link(POD_LINK_PREFIX "0123456789ef").master, 0);
+	ensure();
 	assert_right();
 }
 
@@ -317,17 +330,17 @@ static void test_removed(void **state)
 {
 	struct link link;
 
-	assert_ok(bridge_remove(nl, "pb0", &err)); /* there is none */
+	assert_ok(bridge_remove(nl, "net", "pb0", &err)); /* there is none */
 	ensure();
 	enslave(POD_LINK_PREFIX "0123456789ab", "eth0", 0);
 	enslave(POD_LINK_PREFIX "0123456789cd", "eth1", 0);
 	enslave("foreign0", "foreign1", 0);
-	assert_ok(bridge_remove(nl, "pb0", &err));
+	assert_ok(bridge_remove(nl, "net", "pb0", &err));
 	assert_int_equal(link_get(nl, "pb0", &link, NULL), -ENODEV);
 	assert_int_equal(link_get(nl, "eth0", &link, NULL), -ENODEV);
 	assert_int_equal(link_get(nl, "eth1", &link, NULL), -ENODEV);
 	assert_int_equal(get_link("foreign0").master, 0);
-	assert_ok(bridge_remove(nl, "pb0", &err));
+	assert_ok(bridge_remove(nl, "net", "pb0", &err));
 }
 
 static void test_ipv6(void **state)

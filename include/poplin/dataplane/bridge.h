@@ -32,13 +32,17 @@ int bridge_ensure(struct netlink *nl, const struct bridge *b, bool *ret_changed,
 /* 02:70 (locally administered, "p"), then the last four bytes of the subnet's network part. */
 void bridge_mac(const struct prefix *subnet, uint8_t ret[static 6]);
 /*
- * Pods' links (POD_LINK_PREFIX of model/pod.h) that are in no bridge, because theirs was deleted or
- * somebody took them out, become ports of this one. *ret_count says how many, on failure as well.
+ * Links of the network's pods (POD_LINK_PREFIX and pod_link_group() of model/pod.h) that are in no
+ * bridge, because theirs was deleted or somebody took them out, become ports of this one. *ret_count
+ * says how many, on failure as well.
  */
-int bridge_adopt_pods(struct netlink *nl, unsigned index, size_t *ret_count, struct err *err);
-/* Removes the ports that are ours (POD_LINK_PREFIX of model/pod.h), then the bridge. No bridge is
- * fine. */
-int bridge_remove(struct netlink *nl, const char *name, struct err *err);
+int bridge_adopt_pods(struct netlink *nl, const char *network, unsigned index, size_t *ret_count,
+		      struct err *err);
+/*
+ * Removes the links of pods that are its ports (POD_LINK_PREFIX), those of the network's that have
+ * no bridge, then the bridge. No bridge is fine.
+ */
+int bridge_remove(struct netlink *nl, const char *network, const char *name, struct err *err);
 
 /*
  * Writes value to path (below /proc/sys/) unless it stands there already. *ret_changed says whether

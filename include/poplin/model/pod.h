@@ -10,6 +10,8 @@
 /* Name of the host end of a pod's veth: the prefix and 12 digits derived from the attachment. */
 #define POD_LINK_PREFIX "pop"
 void pod_link_name(const char *container, const char *interface, char ret[static 16]);
+/* The group of the host ends of a network's links, never 0: by it the network knows its own. */
+uint32_t pod_link_group(const char *network);
 /* MAC of a pod's end: 02:70 and the address, so that a reused address meets no stale ARP entry. */
 void pod_mac(const struct addr *address, uint8_t ret[static 6]);
 /* MAC of the host's end: 02:71 and the address. */
