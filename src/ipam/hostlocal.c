@@ -25,7 +25,8 @@ static int read_file(const struct ledger *l, const char *name, char holder[stati
 		return -errno;
 	text[n] = '\0';
 	container = strsep(&rest, "\r\n");
-	rest += rest ? strspn(rest, "\r\n") : 0;
+	if (rest)
+		rest += strspn(rest, "\r\n");
 	interface = rest ? strsep(&rest, "\r\n") : "";
 	return !container[0] || snprintf(holder, OWNER_MAX, "%s:%s", container, interface) >=
 					OWNER_MAX
