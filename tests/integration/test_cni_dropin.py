@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -104,11 +105,22 @@ def routes(netns):
     return sorted(found)
 
 
+def settled_links(host, pod):
+    """The node's links and the pod's, with their states, which the kernel tells a while later."""
+    end = time.monotonic() + 10
+    while True:
+        links = host.netns.ip("-json", "-details", "link", "show")
+        (inside,) = pod.ip("-json", "link", "show", "dev", "eth0")
+        states = {link["operstate"] for link in [*links, inside] if link["ifname"] != "lo"}
+        if states == {"UP"} or time.monotonic() > end:
+            return {link["ifname"]: link for link in links}, inside
+        time.sleep(0.01)
+
+
 def network(host, pod, bridge):
     """What the kernel has."""
-    links = {link["ifname"]: link for link in host.netns.ip("-json", "-details", "link", "show")}
+    links, inside = settled_links(host, pod)
     port = [link for link in links.values() if link.get("master") == bridge]
-    (inside,) = pod.ip("-json", "link", "show", "dev", "eth0")
 
     def sysctl(where, name):
         return subprocess.run(["ip", "netns", "exec", where.name, "cat", f"/proc/sys/net/{name}"],
