@@ -329,6 +329,11 @@ static void what_is_no_gateway_is_told_with_what_to_do(void **state)
 #define A "L3AvYQ=="
 #define B "L3AvYg=="
 
+/* The newest change that was told, read before a watch goes on. */
+#define PROOF(key, created, modified)                                                              \
+	OK "{" AT("7") ",\"kvs\":[{\"key\":\"" key "\",\"create_revision\":\"" created             \
+		       "\",\"mod_revision\":\"" modified "\"}]}"
+
 static int watch(struct store *s, struct told *told, struct err *err)
 {
 	const struct store_handler handler = HANDLER(*told);
@@ -345,11 +350,13 @@ static void the_position_moves_with_the_last_fragment(void **state)
 		LISTED,
 		OK CREATED("5") "{\"result\":{" AT("7") ",\"events\":[" PUT(
 			A, "6") "],\"fragment\":true}}\n",
+		OK "{" AT("7") "}", /* no change was told yet */
 		OK CREATED("7") "{\"result\":{" AT("7") ",\"events\":[" PUT(
 			A,
 			"6") "],\"fragment\":true}}\n{\"result\":{" AT("7") ",\"events\":[" PUT(B,
 												"7") "]}}\n",
-		OK CREATED("7") "{\"result\":{" AT("7") ",\"events\":[" PUT(B, "7") "]}}\n",
+		PROOF(B, "6", "7"),
+		OK CREATED("7"),
 		NULL,
 	};
 	struct buf requests = BUF_INIT;
@@ -368,11 +375,11 @@ static void the_position_moves_with_the_last_fragment(void **state)
 	assert_int_equal(watch(s, &told, &err), -ECONNRESET);
 	assert_string_equal(told.text.data, "+a +b ");
 	assert_int_equal(s->position.revision, 7);
-	/* The newest one comes again, and is not told twice. */
 	assert_int_equal(watch(s, &told, &err), -ECONNRESET);
 	assert_string_equal(told.text.data, "");
 	script_end(&script, &requests);
 	assert_non_null(strstr(requests.data, "\"fragment\":true"));
+	assert_non_null(strstr(requests.data, "\"start_revision\":\"8\""));
 	assert_non_null(strstr(requests.data, "Grpc-Metadata-Hasleader: true"));
 	store_close(s);
 	buf_done(&requests);
@@ -421,6 +428,10 @@ static void answers_of_other_versions_are_read_alike(void **state)
 		   "{\"result\":{\"header\":{\"clusterId\":1,\"revision\":6},\"events\":[{\"kv\":"
 		   "{\"key\":\"" A "\",\"createRevision\":2,\"modRevision\":3,\"value\":\"eA==\"}},"
 		   "{\"type\":1,\"kv\":{\"key\":\"" A "\",\"modRevision\":6}}]}}",
+		/* The newest change, as it stands and as it was: neither is there any more. */
+		OK "{\"header\":{\"clusterId\":1,\"revision\":9}}",
+		OK "{\"error\":{\"code\":11,\"message\":"
+		   "\"etcdserver: mvcc: required revision has been compacted\",\"details\":[]}}",
 		OK "{\"result\":{\"header\":{\"clusterId\":1,\"revision\":9},\"canceled\":true,"
 		   "\"compactRevision\":8}}",
 		OK "{\"error\":{\"code\":14,\"message\":\"no leader\",\"details\":[]}}",
