@@ -424,17 +424,51 @@ bool peers_gateway_used(struct peers *p, const struct addr *gateway)
 	return find_gateway_locked(p, gateway) != NULL;
 }
 
+static struct claim *claim_after_locked(struct peers *p, const struct prefix *prefix)
+{
+	struct claim *claim = RB_ROOT(&p->claims), *found = NULL;
+
+	while (claim) {
+		if (prefix_cmp(prefix, &claim->prefix) < 0) {
+			found = claim;
+			claim = RB_LEFT(claim, by_prefix);
+		} else {
+			claim = RB_RIGHT(claim, by_prefix);
+		}
+	}
+	return found;
+}
+
+/* Some of the routes behind *last, which moves on. False: there are no more. */
+static bool tell_some(struct peers *p, struct prefix *last,
+		      void (*fn)(const struct prefix *prefix, const struct addr *gateway,
+				 const char *node, void *arg),
+		      void *arg)
+{
+	struct claim *claim;
+	unsigned told = 0;
+
+	mutex_hold(&p->lock);
+	for (claim = claim_after_locked(p, last); claim && told < PEERS_AT_ONCE;
+	     claim = RB_NEXT(claim_tree, &p->claims, claim)) {
+		if (!claim->winner)
+			continue;
+		fn(&claim->prefix, &claim->peer->address, claim->peer->name, arg);
+		*last = claim->prefix; /* there is no other winner of it */
+		told++;
+	}
+	return claim != NULL;
+}
+
 void peers_foreach_route(struct peers *p,
 			 void (*fn)(const struct prefix *prefix, const struct addr *gateway,
 				    const char *node, void *arg),
 			 void *arg)
 {
-	struct claim *claim;
+	struct prefix last = { .addr.family = AF_UNSPEC }; /* before all others */
 
-	mutex_hold(&p->lock);
-	RB_FOREACH (claim, claim_tree, &p->claims)
-		if (claim->winner)
-			fn(&claim->prefix, &claim->peer->address, claim->peer->name, arg);
+	while (tell_some(p, &last, fn, arg))
+		;
 }
 
 /* -- life --------------------------------------------------------------------- */

@@ -72,7 +72,7 @@ bool peers_complete(struct peers *p); /* a first complete list was applied */
 /* True, and the gateway, when there should be a route to exactly this prefix. */
 bool peers_lookup(struct peers *p, const struct prefix *prefix, struct addr *ret);
 bool peers_gateway_used(struct peers *p, const struct addr *gateway);
-/* Calls fn for each route that should be, under the lock. */
+/* Calls fn for each route that should be, in order, under the lock; see peers_foreach(). */
 void peers_foreach_route(struct peers *p,
 			 void (*fn)(const struct prefix *prefix, const struct addr *gateway,
 				    const char *node, void *arg),
@@ -99,7 +99,10 @@ struct peer_view {
 	enum peer_state state;
 	const char *reason; /* "" where there is none */
 };
-/* Calls fn for each record, in order of names, under the lock; a negative return ends it. */
+/*
+ * Calls fn for each record, in order of names, under the lock; a negative return ends it. The lock is
+ * let go now and then: what comes or goes meanwhile may be told or not.
+ */
 int peers_foreach(struct peers *p, int (*fn)(const struct peer_view *peer, void *arg), void *arg);
 
 #endif

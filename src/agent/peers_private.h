@@ -10,6 +10,8 @@
 #include "poplin/base/tree.h"
 
 #define REASON_MAX 256
+/* Shown under one hold of the lock: 10,000 take milliseconds, and events and workers wait for it. */
+#define PEERS_AT_ONCE 64
 
 struct peer;
 

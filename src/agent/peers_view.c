@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "peers_private.h"
+#include "poplin/base/buf.h"
 
 static enum peer_state state_of(const struct peers *p, const struct peer *peer)
 {
@@ -98,16 +100,52 @@ static int show_locked(struct peers *p, const struct peer *peer,
 	return fn(&view, arg);
 }
 
-int peers_foreach(struct peers *p, int (*fn)(const struct peer_view *peer, void *arg), void *arg)
+/* The first one behind this name; NULL: of all. */
+static struct peer *after_locked(struct peers *p, const char *name)
 {
+	struct peer *peer = RB_ROOT(&p->by_name), *found = NULL;
+
+	while (peer) {
+		if (!name || strcmp(name, peer->name) < 0) {
+			found = peer;
+			peer = RB_LEFT(peer, by_name);
+		} else {
+			peer = RB_RIGHT(peer, by_name);
+		}
+	}
+	return found;
+}
+
+/* Some of those behind *last, which moves on. 1: there are more. */
+static int show_some(struct peers *p, struct buf *last,
+		     int (*fn)(const struct peer_view *peer, void *arg), void *arg)
+{
+	const struct peer *shown = NULL;
 	struct peer *peer;
-	int r = 0;
 
 	mutex_hold(&p->lock);
-	RB_FOREACH (peer, peer_tree, &p->by_name) {
-		r = show_locked(p, peer, fn, arg);
+	peer = after_locked(p, last->data);
+	for (unsigned i = 0; peer && i < PEERS_AT_ONCE; i++) {
+		int r = show_locked(p, peer, fn, arg);
+
 		if (r < 0)
-			break;
+			return r;
+		shown = peer;
+		peer = RB_NEXT(peer_tree, &p->by_name, peer);
 	}
+	if (!peer)
+		return 0;
+	buf_reset(last);
+	return buf_adds(last, shown->name) < 0 ? -ENOMEM : 1;
+}
+
+int peers_foreach(struct peers *p, int (*fn)(const struct peer_view *peer, void *arg), void *arg)
+{
+	auto_buf struct buf last = BUF_INIT;
+	int r;
+
+	do
+		r = show_some(p, &last, fn, arg);
+	while (r > 0);
 	return r;
 }

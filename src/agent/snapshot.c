@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "poplin/base/clock.h"
 #include "poplin/base/file.h"
@@ -18,7 +17,6 @@
 #define BYTES_MAX  ((size_t)64 * 1024 * 1024)
 #define FILE_MODE  0600
 #define PAUSE_NS   (3 * NS_PER_S)
-#define NICENESS   10
 /* Order, name, address and subnets. */
 #define LINE_BYTES (32 + NODE_NAME_TEXT_MAX + ADDR_TEXT_MAX + RECORD_SUBNETS_MAX * PREFIX_TEXT_MAX)
 
@@ -112,25 +110,21 @@ static void *run(void *arg)
 	struct snapshot *s = arg;
 	bool stop = false;
 
-	/* Of this thread alone, on Linux: routes that are on their way come first. */
-	(void)setpriority(PRIO_PROCESS, 0, NICENESS);
 	while (!stop) {
 		int64_t until;
 
 		mutex_lock(&s->lock);
 		while (!s->dirty && !s->stop)
 			cond_wait(&s->wake, &s->lock);
-		s->dirty = false;
-		mutex_unlock(&s->lock);
-		write_if_new(s);
+		/* More may follow, and their routes come first. */
 		until = clock_ns() + PAUSE_NS;
-		mutex_lock(&s->lock);
 		while (!s->stop && cond_wait_until(&s->wake, &s->lock, until))
 			;
+		s->dirty = false;
 		stop = s->stop;
 		mutex_unlock(&s->lock);
+		write_if_new(s);
 	}
-	write_if_new(s);
 	return NULL;
 }
 

@@ -297,15 +297,36 @@ static void a_bare_record_waits_for_its_address_and_keeps_it(void **state)
 	assert_route("10.2.1.0/24", "192.168.0.8");
 }
 
+/* Each once, in order, though the lock is let go in between. */
+struct walk {
+	unsigned count;
+	struct prefix prefix;
+	char node[32];
+};
+
 static void count_route(const struct prefix *p, const struct addr *gateway, const char *node,
 			void *arg)
 {
-	(*(unsigned *)arg)++;
+	struct walk *w = arg;
+
+	assert_true(w->count == 0 || prefix_cmp(&w->prefix, p) < 0);
+	w->prefix = *p;
+	w->count++;
+}
+
+static int count_record(const struct peer_view *view, void *arg)
+{
+	struct walk *w = arg;
+
+	assert_true(strcmp(w->node, view->node) < 0);
+	strlcpy(w->node, view->node, sizeof(w->node));
+	w->count++;
+	return 0;
 }
 
 static void ten_thousand_records(void **state)
 {
-	unsigned routes = 0;
+	struct walk routes = { .count = 0 }, records = { .count = 0 };
 
 	for (unsigned i = 0; i < 10000; i++) {
 		char node[32], subnet[32], address[32];
@@ -318,7 +339,9 @@ static void ten_thousand_records(void **state)
 	}
 	assert_counts(10000, 0, 10000 - 256, 256);
 	peers_foreach_route(peers, count_route, &routes);
-	assert_int_equal(routes, 256);
+	assert_int_equal(routes.count, 256);
+	assert_int_equal(peers_foreach(peers, count_record, &records), 0);
+	assert_int_equal(records.count, 10000);
 	peers_begin_sync(peers);
 	peers_end_sync(peers);
 	assert_counts(0, 0, 0, 0);
