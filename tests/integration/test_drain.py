@@ -136,6 +136,8 @@ def test_a_release_that_failed_opens_the_node_again_if_nothing_was_asked_of_etcd
     cluster = make_cluster(LEASE_TTL=120)
     first, = cluster.start_nodes(1)
     subnet = first.subnet
+    # Of what comes later only the snapshot tells which subnet was held.
+    wait_for(lambda: subnet in first.poplinctl("peers"), "the watch to tell the node's own record")
     first.stop()
     cluster.stop_etcd()
     state = first.dir / "run/node.json"
