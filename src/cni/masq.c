@@ -212,10 +212,9 @@ static int remove_found(struct netlink *nl, const struct pod_set *map, struct po
 	return r;
 }
 
-static int remove_all(struct pod_search *search, struct err *err)
+static int remove_all(struct netlink *nl, struct pod_search *search, struct err *err)
 {
-	auto_(netlink_close) struct netlink *nl = NULL;
-	int r = nft_open(&nl, err);
+	int r = 0;
 
 	for (size_t i = 0; i < countof(maps) && r == 0; i++)
 		r = remove_found(nl, &maps[i], search, err);
@@ -224,32 +223,36 @@ static int remove_all(struct pod_search *search, struct err *err)
 }
 
 /* The addresses are known, and nobody else has them: there is nothing to be searched. */
-static int remove_held(const struct netconf *conf, const struct ipam_owner *owner, struct err *err)
+static int remove_held(struct netlink *nl, const struct netconf *conf,
+		       const struct ipam_owner *owner, struct err *err)
 {
-	auto_(netlink_close) struct netlink *nl = NULL;
 	struct addr held[IPAM_SETS_MAX];
 	int n = ipam_lookup(&conf->ipam.pool, owner, held, err);
-	int r = n > 0 ? nft_open(&nl, err) : n == -ENOENT ? 0 : n;
+	int r = n < 0 && n != -ENOENT ? n : 0;
 
 	for (int i = 0; i < n && r == 0; i++)
 		r = delete_address(nl, &held[i], err);
 	return r < 0 ? err_wrap(err, CNI_KERNEL_REFUSED, "'ipMasq'") : 0;
 }
 
-int masq_remove(const struct netconf *conf, const struct ipam_owner *owner, struct err *err)
+int masq_remove(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,
+		struct err *err)
 {
 	char comment[POD_COMMENT_MAX];
 	struct pod_search search = { .comment = comment };
 
 	if (conf->ipam.kind == NETCONF_IPAM_OWN)
-		return remove_held(conf, owner, err);
+		return remove_held(nl, conf, owner, err);
 	pod_comment(conf, owner, comment);
-	return remove_all(&search, err);
+	return remove_all(nl, &search, err);
 }
 
 int masq_collect(const struct netconf *conf, const json_t *valid_links, struct err *err)
 {
 	struct pod_search search = { .network = conf->name, .valid = valid_links };
+	auto_(netlink_close) struct netlink *nl = NULL;
 
-	return remove_all(&search, err);
+	if (nft_open(&nl, err) < 0)
+		return err_wrap(err, CNI_KERNEL_REFUSED, "'ipMasq'");
+	return remove_all(nl, &search, err);
 }

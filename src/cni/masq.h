@@ -27,8 +27,9 @@
 /* 0 or a code. */
 int masq_add(const struct netconf *conf, const struct ipam_owner *owner, const struct given *given,
 	     struct err *err);
-/* Removes whatever the attachment has, before its addresses go; nothing is fine. 0 or a code. */
-int masq_remove(const struct netconf *conf, const struct ipam_owner *owner, struct err *err);
+/* Removes whatever the attachment has, before its addresses go; nothing is fine. nl: nft_open(). */
+int masq_remove(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,
+		struct err *err);
 /* Removes what the network has of attachments whose link's name is not in this set. 0 or a code. */
 int masq_collect(const struct netconf *conf, const json_t *valid_links, struct err *err);
 

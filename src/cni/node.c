@@ -7,6 +7,7 @@
 #include "masq.h"
 #include "poplin/model/nodestate.h"
 #include "poplin/model/pod.h"
+#include "poplin/nl/nft.h"
 #include "spoof.h"
 
 /* Whether one of the pool's ranges is the subnet. */
@@ -42,17 +43,25 @@ int node_ready(const struct netconf *conf, struct err *err)
 int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,
 	   struct err *err)
 {
+	auto_(netlink_close) struct netlink *nft = NULL;
 	char name[16];
 	int r;
 
+	/*
+	 * Before the link goes: the kernel ends what a removal by nftables left over when the last
+	 * holder closes the socket (nft_rcv_nl_event), in 6 to 20 ms. The process that sees to the
+	 * rest of the link holds it too, and longer than this one.
+	 */
+	if ((conf->ip_masq || conf->mac_spoof_check) && nft_open(&nft, err) < 0)
+		return CNI_KERNEL_REFUSED;
 	pod_link_name(owner->container, owner->interface, name);
 	r = pod_link_remove(nl, name, err);
 	/* Gone with the pod's namespace, or never made. */
 	if (r < 0 && r != -ENODEV)
 		return CNI_KERNEL_REFUSED;
-	if (conf->ip_masq && masq_remove(conf, owner, err))
+	if (conf->ip_masq && masq_remove(nft, conf, owner, err))
 		return CNI_KERNEL_REFUSED;
-	if (conf->mac_spoof_check && spoof_remove(conf, owner, err))
+	if (conf->mac_spoof_check && spoof_remove(nft, conf, owner, err))
 		return CNI_KERNEL_REFUSED;
 	/* The address last: nobody may get it while a link still answers for it. */
 	if (conf->ipam.kind != NETCONF_IPAM_OWN)

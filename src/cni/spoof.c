@@ -183,13 +183,11 @@ int spoof_add(const struct netconf *conf, const struct ipam_owner *owner,
 
 /* -- removing, checking ------------------------------------------------------------------------ */
 
-int spoof_remove(const struct netconf *conf, const struct ipam_owner *owner, struct err *err)
+int spoof_remove(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,
+		 struct err *err)
 {
-	auto_(netlink_close) struct netlink *nl = NULL;
-	int r = nft_open(&nl, err);
+	int r = remove_pod(nl, conf, owner, err);
 
-	if (r == 0)
-		r = remove_pod(nl, conf, owner, err);
 	return r < 0 ? err_wrap(err, CNI_KERNEL_REFUSED, "'macspoofchk'") : 0;
 }
 

@@ -23,8 +23,9 @@
 /* Before the link is there, so that not one frame comes by. 0 or a code. */
 int spoof_add(const struct netconf *conf, const struct ipam_owner *owner,
 	      const uint8_t mac[static 6], struct err *err);
-/* Removes whatever the attachment has, when its link is gone; nothing is fine. 0 or a code. */
-int spoof_remove(const struct netconf *conf, const struct ipam_owner *owner, struct err *err);
+/* Removes whatever the attachment has, when its link is gone; nothing is fine. nl: nft_open(). */
+int spoof_remove(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,
+		 struct err *err);
 /* Whether the kernel has what spoof_add() made. 0 or a code. */
 int spoof_check(const struct netconf *conf, const struct ipam_owner *owner, struct err *err);
 /* Removes what the network has of attachments whose link's name is not in this set. 0 or a code. */
