@@ -123,7 +123,7 @@ static int remove_routes(const struct settings *s, struct netlink *nl, struct er
 
 static int remove_bridge(const struct settings *s, struct netlink *nl, struct err *err)
 {
-	return bridge_remove(nl, s->cni_name, s->bridge_name, err);
+	return bridge_remove(nl, s->cni_name, &s->network, s->bridge_name, err);
 }
 
 /* The lock stays: it is ours as long as this process runs, and lies on a tmpfs. */

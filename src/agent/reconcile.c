@@ -60,9 +60,18 @@ static int reconcile_bridge(struct agent *a, struct err *err)
 		.mtu = a->node.mtu,
 	};
 	bool stood = a->bridge_stands, changed;
+	unsigned others = 0, index;
 	size_t pods = 0;
-	int r = bridge_ensure(a->nl, &bridge, &changed, err);
+	int r = 0;
 
+	/* BRIDGE_NAME is another one after a start, or somebody renamed the link. */
+	if (!stood || link_index(a->nl, bridge.name, &index, NULL) < 0)
+		r = bridge_take_over(a->nl, &a->network, bridge.name, &others, err);
+	if (others)
+		log_info("the bridge had another name, its pods are taken over" KV("bridge", "%s"),
+			 bridge.name);
+	if (r == 0)
+		r = bridge_ensure(a->nl, &bridge, &changed, err);
 	if (r >= 0)
 		r = bridge_adopt_pods(a->nl, a->settings->cni_name, (unsigned)r, &pods, err);
 	mutex_lock(&a->lock);
@@ -153,7 +162,7 @@ static int reconcile_drained(struct agent *a, struct err *err)
 	mutex_lock(&a->lock);
 	a->bridge_stands = false;
 	mutex_unlock(&a->lock);
-	return bridge_remove(a->nl, a->settings->cni_name, a->bridge_name, err);
+	return bridge_remove(a->nl, a->settings->cni_name, &a->network, a->bridge_name, err);
 }
 
 /*

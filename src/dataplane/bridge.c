@@ -13,13 +13,21 @@
 
 #define OURS 2 /* bytes of a MAC that say that we gave it */
 
-void bridge_mac(const struct prefix *subnet, uint8_t ret[static 6])
+/* The four bytes of the subnet's address that stand in the MAC. */
+static uint8_t *mac_bytes(struct prefix *subnet)
 {
 	size_t end = subnet->addr.family == AF_INET ? 4 : (subnet->len + 7U) / 8;
 
+	return subnet->addr.bytes + (end < 4 ? 0 : end - 4);
+}
+
+void bridge_mac(const struct prefix *subnet, uint8_t ret[static 6])
+{
+	struct prefix p = *subnet;
+
 	ret[0] = 0x02;
 	ret[1] = 0x70;
-	memcpy(ret + 2, subnet->addr.bytes + (end < 4 ? 0 : end - 4), 4);
+	memcpy(ret + OURS, mac_bytes(&p), 4);
 }
 
 /* The link of that name, created if there is none. */
@@ -239,26 +247,91 @@ int bridge_adopt_pods(struct netlink *nl, const char *network, unsigned index, s
 	return r;
 }
 
+/* -- bridges of ours by another name ------------------------------------------ */
+
+#define OTHERS_MAX 16
+
+struct others {
+	const struct network *network;
+	const char *name;
+	struct link links[OTHERS_MAX]; /* more of them are found at the next look */
+	unsigned count;
+};
+
+/* The MAC is that of a node's subnet, which nobody else gives to a bridge. */
+static bool is_ours(const struct network *network, const struct link *link)
+{
+	struct prefix subnet = { .addr = network->pods.addr, .len = network->node_len };
+	uint32_t index;
+
+	memcpy(mac_bytes(&subnet), link->mac + OURS, 4);
+	return strcmp(link->kind, "bridge") == 0 && link->mac[0] == 0x02 && link->mac[1] == 0x70 &&
+	       network_index(network, &subnet, &index);
+}
+
+static int note_other(const struct link *link, void *arg)
+{
+	struct others *others = arg;
+
+	if (others->count < OTHERS_MAX && strcmp(link->name, others->name) != 0 &&
+	    is_ours(others->network, link))
+		others->links[others->count++] = *link;
+	return 0;
+}
+
+int bridge_take_over(struct netlink *nl, const struct network *network, const char *name,
+		     unsigned *ret_count, struct err *err)
+{
+	struct others others = { .network = network, .name = name };
+	struct link link;
+	int r = link_foreach(nl, 0, note_other, &others, err);
+
+	*ret_count = 0;
+	for (unsigned i = 0; r == 0 && i < others.count; i++) {
+		r = link_get(nl, name, &link, err);
+		if (r == -ENODEV)
+			r = link_rename(nl, others.links[i].index, name, err);
+		else if (r == 0 && strcmp(link.kind, "bridge") == 0)
+			r = link_delete(nl, others.links[i].index, err);
+		*ret_count += r == 0;
+	}
+	return r;
+}
+
 /* -- removal ---------------------------------------------------------------- */
 
-int bridge_remove(struct netlink *nl, const char *network, const char *name, struct err *err)
+/* index 0: only links of pods that have no bridge. */
+static int remove_with_pods(struct netlink *nl, const char *network, unsigned index,
+			    struct err *err)
 {
-	auto_pod_links struct pod_links pods = { .group = pod_link_group(network) };
-	struct link link;
+	auto_pod_links struct pod_links pods = { .group = pod_link_group(network),
+						 .bridge = index };
+	int r = link_foreach(nl, 0, note_pod_link, &pods, err);
+
+	for (size_t i = 0; r == 0 && i < pods.count; i++) {
+		r = link_delete(nl, pods.links[i].index, err);
+		r = r == -ENODEV ? 0 : r;
+	}
+	if (r == 0 && index)
+		r = link_delete(nl, index, err);
+	return r == -ENODEV ? 0 : r;
+}
+
+int bridge_remove(struct netlink *nl, const char *network, const struct network *pods,
+		  const char *name, struct err *err)
+{
+	struct others others = { .network = pods, .name = name };
+	struct link link = { .index = 0 };
 	int r = link_get(nl, name, &link, err);
 
 	if (r < 0 && r != -ENODEV)
 		return r;
 	if (r == 0 && strcmp(link.kind, "bridge") != 0)
 		return err_set(err, -EEXIST, "link %s is not a bridge, so it is not ours", name);
+	r = remove_with_pods(nl, network, r == 0 ? link.index : 0, err);
 	if (r == 0)
-		pods.bridge = link.index;
-	r = link_foreach(nl, 0, note_pod_link, &pods, err);
-	for (size_t i = 0; r == 0 && i < pods.count; i++) {
-		r = link_delete(nl, pods.links[i].index, err);
-		r = r == -ENODEV ? 0 : r;
-	}
-	if (r == 0 && pods.bridge)
-		r = link_delete(nl, pods.bridge, err);
-	return r == -ENODEV ? 0 : r;
+		r = link_foreach(nl, 0, note_other, &others, err);
+	for (unsigned i = 0; r == 0 && i < others.count; i++)
+		r = remove_with_pods(nl, network, others.links[i].index, err);
+	return r;
 }

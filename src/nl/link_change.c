@@ -201,6 +201,42 @@ int link_set(struct netlink *nl, unsigned index, const struct link *want, unsign
 	return r < 0 ? err_wrap(err, r, "change link %u", index) : 0;
 }
 
+static struct nl_msg *down_msg(unsigned index)
+{
+	auto_(rtnl_link_put) struct rtnl_link *set = rtnl_link_alloc();
+
+	if (!set)
+		return NULL;
+	rtnl_link_unset_flags(set, IFF_UP);
+	return change_msg(index, set);
+}
+
+/* The kernel takes the name first, then the flags (do_setlink, net/core/rtnetlink.c). */
+static struct nl_msg *name_and_up_msg(unsigned index, const char *name)
+{
+	auto_(rtnl_link_put) struct rtnl_link *set = rtnl_link_alloc();
+
+	if (!set)
+		return NULL;
+	rtnl_link_set_name(set, name);
+	rtnl_link_set_flags(set, IFF_UP);
+	return change_msg(index, set);
+}
+
+int link_rename(struct netlink *nl, unsigned index, const char *name, struct err *err)
+{
+	auto_(nlmsg_free) struct nl_msg *down = down_msg(index), *up = name_and_up_msg(index, name);
+	int r = check_name(name, err);
+
+	if (r == 0 && (!down || !up))
+		r = err_errno(err, -ENOMEM, "no message");
+	if (r == 0)
+		r = netlink_request(nl, down, err);
+	if (r == 0)
+		r = netlink_request(nl, up, err);
+	return r < 0 ? err_wrap(err, r, "rename link %u to %s", index, name) : 0;
+}
+
 /* master 0: it stays where it is. */
 static struct nl_msg *up_msg(unsigned index, unsigned master)
 {

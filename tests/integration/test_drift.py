@@ -47,6 +47,25 @@ def test_pods_of_a_deleted_bridge_reach_each_other_again(pair):
     assert late.ping(there.address) and late.ping(here.address)
 
 
+def test_a_bridge_by_its_earlier_name_is_taken_over_with_its_pods(pair):
+    first, second = pair
+    old, there = first.pod("old"), second.pod("there")
+    first.stop()
+    first.start(ready=True, BRIDGE_NAME="pods0")
+    new = first.pod("new")
+    assert old.ping(there.address) and new.ping(there.address) and new.ping(old.address)
+    assert not first.ip_json("link", "show", "poplin0")
+    # Somebody renames it while the agent runs.
+    first.ip("link", "set", "pods0", "down")
+    first.ip("link", "set", "pods0", "name", "other0")
+    wait_for(lambda: first.ip_json("link", "show", "pods0"), "the bridge by its name", 10)
+    assert not first.ip_json("link", "show", "other0")
+    wait_for(lambda: old.ping(there.address) and new.ping(old.address), "the pods", 10)
+    first.stop()
+    first.poplind("--cleanup", "--release", "--force")
+    assert not [l for l in first.ip_json("link") if l["ifname"].startswith(("pop", "pods"))]
+
+
 def test_an_interface_that_is_renamed_is_followed(pair):
     first, second = pair
     expected = first.routes()

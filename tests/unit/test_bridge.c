@@ -20,6 +20,11 @@ static struct bridge conf(void)
 	};
 }
 
+static const struct network pods_of_all = {
+	.pods = { .addr = { .family = AF_INET, .bytes = { 10, 2 } }, .len = 16 },
+	.node_len = 24,
+};
+
 static bool ensure(void)
 {
 	const struct bridge b = conf();
@@ -187,7 +192,7 @@ static void test_name_taken(void **state)
 	assert_false(changed);
 	after = get_link("pb0");
 	assert_memory_equal(&before, &after, sizeof(before));
-	assert_int_equal(bridge_remove(nl, "net", "pb0", &err), -EEXIST);
+	assert_int_equal(bridge_remove(nl, "net", &pods_of_all, "pb0", &err), -EEXIST);
 	assert_int_equal(get_link("pb0").index, before.index);
 }
 
@@ -320,7 +325,7 @@ static void test_pods_of_a_deleted_bridge_are_ports_again(void **state)
 	assert_int_equal(get_link(POD_LINK_PREFIX "0123456789ef").master, 0);
 	assert_int_equal(adopt(), 0);
 	/* Nor does it go with this network's. */
-	assert_ok(bridge_remove(nl, "net", "pb0", &err));
+	assert_ok(bridge_remove(nl, "net", &pods_of_all, "pb0", &err));
 	assert_int_equal(get_link(POD_LINK_PREFIX "0123456789ef").master, 0);
 	ensure();
 	assert_right();
@@ -330,17 +335,90 @@ static void test_removed(void **state)
 {
 	struct link link;
 
-	assert_ok(bridge_remove(nl, "net", "pb0", &err)); /* there is none */
+	assert_ok(bridge_remove(nl, "net", &pods_of_all, "pb0", &err)); /* there is none */
 	ensure();
 	enslave(POD_LINK_PREFIX "0123456789ab", "eth0", 0);
 	enslave(POD_LINK_PREFIX "0123456789cd", "eth1", 0);
 	enslave("foreign0", "foreign1", 0);
-	assert_ok(bridge_remove(nl, "net", "pb0", &err));
+	assert_ok(bridge_remove(nl, "net", &pods_of_all, "pb0", &err));
 	assert_int_equal(link_get(nl, "pb0", &link, NULL), -ENODEV);
 	assert_int_equal(link_get(nl, "eth0", &link, NULL), -ENODEV);
 	assert_int_equal(link_get(nl, "eth1", &link, NULL), -ENODEV);
 	assert_int_equal(get_link("foreign0").master, 0);
-	assert_ok(bridge_remove(nl, "net", "pb0", &err));
+	assert_ok(bridge_remove(nl, "net", &pods_of_all, "pb0", &err));
+}
+
+static unsigned take_over(const char *name)
+{
+	unsigned count = 99;
+
+	assert_ok(bridge_take_over(nl, &pods_of_all, name, &count, &err));
+	return count;
+}
+
+/* Bridges whose MAC is near to ours: of another network, of the plugin alone, of anybody. */
+static void make_foreign_bridges(void)
+{
+	static const struct {
+		const char *name;
+		uint8_t mac[6];
+	} bridges[] = {
+		{ "far0", { 0x02, 0x70, 10, 3, 1, 0 } },
+		{ "cni0", { 0x02, 0x70, 10, 2, 1, 1 } },
+		{ "br0", { 0x02, 0x71, 10, 2, 1, 0 } },
+	};
+
+	for (size_t i = 0; i < countof(bridges); i++)
+		assert_ok(link_bridge_create(nl, bridges[i].name, bridges[i].mac, 0, &err));
+}
+
+static void test_a_bridge_of_ours_by_another_name_is_taken_over(void **state)
+{
+	static const uint8_t mac[] = { 0x02, 0x70, 10, 2, 9, 0 };
+	const char *const pod = POD_LINK_PREFIX "0123456789ab";
+	struct link link;
+	unsigned index;
+
+	make_foreign_bridges();
+	assert_int_equal(take_over("pb1"), 0);
+	ensure();
+	enslave(pod, "eth0", 0);
+	index = get_link("pb0").index;
+	assert_int_equal(take_over("pb0"), 0);
+	assert_int_equal(take_over("pb1"), 1);
+	assert_int_equal(link_get(nl, "pb0", &link, NULL), -ENODEV);
+	assert_int_equal(get_link("pb1").index, index);
+	assert_true(get_link("pb1").flags & IFF_UP);
+	assert_true(has_address("pb1", "10.2.1.1/24"));
+	assert_int_equal(get_link(pod).master, index);
+	/* Both are there: pods go to the one that has the name. */
+	assert_ok(link_bridge_create(nl, "pb0", mac, 0, &err));
+	assert_int_equal(take_over("pb0"), 1);
+	assert_int_equal(link_get(nl, "pb1", &link, NULL), -ENODEV);
+	assert_int_equal(adopt(), 1);
+	assert_int_equal(get_link(pod).master, get_link("pb0").index);
+	/* What has the name is no bridge. */
+	make_veth("pb2", "pb3");
+	(void)take_over("pb2");
+	assert_int_equal(get_link(pod).master, get_link("pb0").index);
+	assert_string_equal(get_link("far0").kind, "bridge");
+	assert_string_equal(get_link("cni0").kind, "bridge");
+	assert_string_equal(get_link("br0").kind, "bridge");
+}
+
+static void test_bridges_of_ours_are_removed_whatever_their_name(void **state)
+{
+	struct link link;
+
+	make_foreign_bridges();
+	ensure();
+	enslave(POD_LINK_PREFIX "0123456789ab", "eth0", 0);
+	assert_ok(bridge_remove(nl, "net", &pods_of_all, "pb1", &err));
+	assert_int_equal(link_get(nl, "pb0", &link, NULL), -ENODEV);
+	assert_int_equal(link_get(nl, "eth0", &link, NULL), -ENODEV);
+	assert_string_equal(get_link("far0").kind, "bridge");
+	assert_string_equal(get_link("cni0").kind, "bridge");
+	assert_string_equal(get_link("br0").kind, "bridge");
 }
 
 static void test_ipv6(void **state)
@@ -382,6 +460,8 @@ int main(void)
 		netns_test(test_sysctl_unknown),
 		netns_test(test_pods_of_a_deleted_bridge_are_ports_again),
 		netns_test(test_removed),
+		netns_test(test_a_bridge_of_ours_by_another_name_is_taken_over),
+		netns_test(test_bridges_of_ours_are_removed_whatever_their_name),
 		netns_test(test_ipv6),
 	};
 

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "poplin/model/network.h"
 #include "poplin/model/prefix.h"
 #include "poplin/nl/nl.h"
 
@@ -39,10 +40,20 @@ void bridge_mac(const struct prefix *subnet, uint8_t ret[static 6]);
 int bridge_adopt_pods(struct netlink *nl, const char *network, unsigned index, size_t *ret_count,
 		      struct err *err);
 /*
- * Removes the links of pods that are its ports (POD_LINK_PREFIX), those of the network's that have
- * no bridge, then the bridge. No bridge is fine.
+ * Bridges that carry the MAC of one of the network's subnets by another name: what a changed
+ * BRIDGE_NAME leaves behind, with the gateway's address and pods. One gets the name, if no link has
+ * it; the others are deleted, and bridge_adopt_pods() finds their ports. *ret_count says how many
+ * there were.
  */
-int bridge_remove(struct netlink *nl, const char *network, const char *name, struct err *err);
+int bridge_take_over(struct netlink *nl, const struct network *network, const char *name,
+		     unsigned *ret_count, struct err *err);
+/*
+ * Removes the links of pods that are its ports (POD_LINK_PREFIX), those of the network's that have
+ * no bridge, then the bridge, and the same for our bridges by other names (bridge_take_over()). No
+ * bridge is fine.
+ */
+int bridge_remove(struct netlink *nl, const char *network, const struct network *pods,
+		  const char *name, struct err *err);
 
 /*
  * Writes value to path (below /proc/sys/) unless it stands there already. *ret_changed says whether

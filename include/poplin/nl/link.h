@@ -71,6 +71,11 @@ enum link_change { LINK_UP = 1, LINK_MTU = 2, LINK_MAC = 4, LINK_PROMISC = 8 };
 /* Applies those parts of `want` that `changes` names. */
 int link_set(struct netlink *nl, unsigned index, const struct link *want, unsigned changes,
 	     struct err *err);
+/*
+ * The link is down for a moment (kernels before 6.2 rename no other), and up when it is done.
+ * -EEXIST: another link has the name.
+ */
+int link_rename(struct netlink *nl, unsigned index, const char *name, struct err *err);
 /* Makes the link a port of the bridge `master` and sets it up. */
 int link_attach(struct netlink *nl, const struct link *link, unsigned master, struct link_port port,
 		struct err *err);
