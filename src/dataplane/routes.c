@@ -86,7 +86,7 @@ bool routes_recognize(const struct routes_config *c, const struct route *r, stru
 	/* With nexthop_compat_mode=0 the kernel does not tell the gateway beside the id. */
 	if (objects && r->nexthop)
 		*ret = addr_from_ipv4(r->nexthop);
-	else if (!objects && !r->nexthop)
+	else if (!objects && !r->nexthop && r->index == c->index)
 		*ret = r->gateway;
 	return true;
 }

@@ -70,6 +70,7 @@ class Cluster:
         self.dir = Path(tempfile.mkdtemp(prefix=f"{self.prefix}-"))
         self.net = "172.30"
         self.network_len = 16
+        self.net6 = "fd00:30:"  # of nodes whose pods have IPv6 addresses
         self.node_addresses = f"{self.net}.10.0-{self.net}.255.255"  # of all nodes, for Firewall
         self.settings = settings or {}
         self.nodes = {}
@@ -92,14 +93,20 @@ class Cluster:
         """Makes a namespace and plugs it into the switch."""
         run("ip", "netns", "add", namespace)
         run("ip", "-n", namespace, "link", "set", "lo", "up")
+        return self.plug(namespace, "eth0", f"{address}/{self.network_len}")
+
+    def plug(self, namespace, name, *addresses):
+        """An interface on the switch; its port there."""
         port = f"port{self.ports}"
         self.ports += 1
-        run("ip", "-n", self.switch, "link", "add", port, "type", "veth", "peer", "name", "eth0",
+        run("ip", "-n", self.switch, "link", "add", port, "type", "veth", "peer", "name", name,
             "netns", namespace)
         run("ip", "-n", self.switch, "link", "set", port, "master", "sw", "up")
-        run("ip", "-n", namespace, "address", "add", f"{address}/{self.network_len}", "dev",
-            "eth0")
-        run("ip", "-n", namespace, "link", "set", "eth0", "up")
+        for address in addresses:
+            # No other has it, and nobody waits until the kernel knows that (nodad is IPv6's).
+            run("ip", "-n", namespace, "address", "add", address, "dev", name,
+                *(["nodad"] if ":" in address else []))
+        run("ip", "-n", namespace, "link", "set", name, "up")
         return port
 
     def node(self, name=None, **settings):

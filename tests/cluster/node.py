@@ -80,6 +80,11 @@ class Node:
         }
         cluster.join(self.namespace, self.address)
         run("ip", "-n", self.namespace, "route", "add", "default", "via", f"{cluster.net}.0.1")
+        self.family = "-6" if ":" in str(self.settings.get("IP_SUBNET")) else "-4"  # ip's option
+        if self.family == "-6":  # beside the other, by which it reaches etcd
+            self.address = f"{cluster.net6}:{number + 0x10:x}"
+            self.ip("address", "add", f"{self.address}/64", "dev", "eth0", "nodad")
+            self.ip("-6", "route", "add", "default", "via", f"{cluster.net6}:1")
 
     # -- the agent ---------------------------------------------------------------
 
@@ -188,8 +193,8 @@ class Node:
     def routes(self):
         """{destination: gateway} of our protocol."""
         return {r["dst"]: r.get("gateway") for r in
-                self.ip_json("route", "show", "proto", str(self.settings.get("ROUTE_PROTOCOL",
-                                                                            84)))}
+                self.ip_json(self.family, "route", "show", "proto",
+                             str(self.settings.get("ROUTE_PROTOCOL", 84)))}
 
     def wait_routes(self, routes, timeout=20.0):
         wait_for(lambda: self.routes() == routes, lambda: f"{self.name} to have the routes "

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What others do to a node's interfaces, bridge and routes, and what an old kernel lacks."""
+"""What others do to a node's interfaces, bridge and routes."""
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -181,49 +180,6 @@ def test_repairs_take_milliseconds_from_the_notification(pair, cause):
         taken.append(last - began)
         wait_for(lambda: first.routes() == {second.subnet: second.address}, "our route")
     assert min(taken) < 0.01, taken
-
-
-@pytest.fixture(name="old_kernel", scope="module")
-def old_kernel_fixture(tmp_path_factory):
-    """Environment for a program that is to see a kernel without nexthop objects."""
-    library = tmp_path_factory.mktemp("old") / "old_kernel.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library,
-                    Path(__file__).with_name("old_kernel.c"), "-ldl"], check=True)
-    return f"LD_PRELOAD={library}"
-
-
-def test_without_nexthop_objects_routes_carry_their_gateways(make_cluster, old_kernel):
-    cluster = make_cluster(RESYNC_INTERVAL=3600)
-    first, second = cluster.node(), cluster.node()
-    first.wrap = ["env", old_kernel, "ASAN_OPTIONS=verify_asan_link_order=0"]
-    for node in (first, second):
-        node.start(ready=True)
-    expected = {second.subnet: second.address}
-    first.wait_routes(expected)
-    assert "no nexthop objects" in first.log()
-    assert not first.ip_json("nexthop", "show", "proto", "84")
-    cluster.put("/poplin/nodes/moves", record("10.2.170.0/24", f"{cluster.net}.0.90"))
-    first.wait_routes({**expected, "10.2.170.0/24": f"{cluster.net}.0.90"})
-    cluster.put("/poplin/nodes/moves", record("10.2.170.0/24", f"{cluster.net}.0.91"))
-    first.wait_routes({**expected, "10.2.170.0/24": f"{cluster.net}.0.91"})
-    first.ip("route", "flush", "proto", "84")
-    first.wait_routes({**expected, "10.2.170.0/24": f"{cluster.net}.0.91"}, 3)
-    first.ip("link", "set", "eth0", "down")
-    first.ip("link", "set", "eth0", "up")
-    first.ip("route", "replace", "default", "via", f"{cluster.net}.0.1")
-    first.wait_routes({**expected, "10.2.170.0/24": f"{cluster.net}.0.91"}, 5)
-    # Restarted, it finds what it left; on a new kernel it goes over to nexthop objects.
-    first.kill()
-    cluster.delete("/poplin/nodes/moves")
-    first.start(ready=True)
-    first.wait_routes(expected)
-    assert first.metric('poplin_route_operations_total{op="add",result="ok"}') == 0
-    first.stop()
-    first.wrap = []
-    first.start(ready=True)
-    wait_for(lambda: [r.get("nhid") for r in first.ip_json("route", "show", "proto", "84")] !=
-             [None], "the nexthop object")
-    first.wait_routes(expected)
 
 
 def test_a_strict_rp_filter_is_told_once_and_shown(make_cluster):

@@ -287,6 +287,38 @@ static void test_ipv6(void **state)
 	assert_int_equal(find_route("fd00:2:0:2::/64", NULL), 1);
 }
 
+/* A gateway says nothing about the link: after the uplink has moved both have it on theirs. */
+static void test_plain_is_ours_by_our_link_alone(void **state)
+{
+	static const char *const ways[][3] = {
+		{ "172.16.0.9/12", "10.2.1.0/24", "172.16.0.2" },
+		{ "fd00::1/64", "fd00:2:0:1::/64", "fd00::2" },
+	};
+	struct prefix address = prefix("fd00::9/64");
+	struct route r;
+
+	conf.nexthops = false;
+	assert_ok(address_ensure(nl, conf.index, &address, &err));
+	make_veth("other0", "other1");
+	set_up("other1");
+	for (size_t i = 0; i < countof(ways); i++) {
+		const char *dst = ways[i][1], *gateway = ways[i][2];
+		unsigned first = conf.index, second = get_link("other0").index;
+
+		address = prefix(ways[i][0]);
+		assert_ok(address_ensure(nl, second, &address, &err));
+		assert_int_equal(put(dst, gateway, false), 0);
+		assert_string_equal(gateway_of(dst), gateway);
+		conf.index = second;
+		assert_string_equal(gateway_of(dst), "another way");
+		assert_int_equal(put(dst, gateway, true), 0);
+		assert_string_equal(gateway_of(dst), gateway);
+		assert_int_equal(find_route(dst, &r), 1);
+		assert_int_equal(r.index, second);
+		conf.index = first;
+	}
+}
+
 static void test_recognize(void **state)
 {
 	const struct route ours = {
@@ -425,6 +457,7 @@ int main(void)
 		routes_test(test_nexthop_moved),
 		routes_test(test_plain),
 		routes_test(test_ipv6),
+		routes_test(test_plain_is_ours_by_our_link_alone),
 		routes_test(test_recognize),
 		routes_test(test_many),
 		routes_test(test_remove_all_is_ours_alone),

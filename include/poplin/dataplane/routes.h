@@ -44,7 +44,7 @@ int routes_delete_route(const struct routes_config *c, struct netlink_batch *b,
 uint32_t routes_metric(int family);
 /*
  * True when r is one that we would make (our protocol, the default metric): with the gateway it
- * goes by; AF_UNSPEC where it goes another way than we would choose.
+ * goes by; AF_UNSPEC where it goes another way than we would choose, such as by another link.
  */
 bool routes_recognize(const struct routes_config *c, const struct route *r, struct addr *ret);
 
