@@ -48,10 +48,15 @@ struct hop *fib_get_hop_locked(struct fib *f, const struct addr *gateway)
 	return hop;
 }
 
+static bool is_ours(enum fib_nexthop state)
+{
+	return state != FIB_NEXTHOP_ABSENT && state != FIB_NEXTHOP_FOREIGN;
+}
+
 void fib_set_hop_locked(struct fib *f, struct hop *hop, enum fib_nexthop state)
 {
-	f->stats.nexthops -= hop->state != FIB_NEXTHOP_ABSENT;
-	f->stats.nexthops += state != FIB_NEXTHOP_ABSENT;
+	f->stats.nexthops -= is_ours(hop->state);
+	f->stats.nexthops += is_ours(state);
 	hop->state = state;
 	hop->stamp = ++f->stamp;
 }
@@ -118,23 +123,24 @@ static void count_locked(struct fib *f, const struct node *n, bool add)
 		f->stats.foreign += one;
 }
 
-/* Ends what the node says: its counts and its use of a nexthop. */
-static void clear_locked(struct fib *f, struct node *n)
+/* hop may be NULL. */
+static void set_route_hop_locked(struct fib *f, struct node *n, struct hop *hop)
 {
-	struct hop *hop = n->hop;
+	struct hop *old = n->hop;
 
-	count_locked(f, n, false);
-	n->state = FIB_ABSENT;
-	n->hop = NULL;
-	if (!hop)
+	if (hop)
+		hop->used++;
+	n->hop = hop;
+	if (!old)
 		return;
-	hop->used--;
-	fib_drop_hop_locked(f, hop);
+	old->used--;
+	fib_drop_hop_locked(f, old);
 }
 
 void fib_remove_locked(struct fib *f, struct node *n)
 {
-	clear_locked(f, n);
+	count_locked(f, n, false);
+	set_route_hop_locked(f, n, NULL);
 	RB_REMOVE(node_tree, &f->routes, n);
 	free(n);
 }
@@ -159,7 +165,7 @@ int fib_note_locked(struct fib *f, const struct prefix *prefix, enum fib_state s
 		RB_INSERT(node_tree, &f->routes, n);
 	}
 	n->stamp = ++f->stamp;
-	clear_locked(f, n);
+	count_locked(f, n, false);
 	n->state = state;
 	if (state == FIB_OURS) {
 		hop = fib_get_hop_locked(f, gateway);
@@ -167,12 +173,10 @@ int fib_note_locked(struct fib *f, const struct prefix *prefix, enum fib_state s
 			r = -ENOMEM;
 		else if (hop->state == FIB_NEXTHOP_LEAVING)
 			r = -EAGAIN;
-		if (r == 0) {
-			hop->used++;
-			n->hop = hop;
-		} else {
+		if (r == 0)
+			set_route_hop_locked(f, n, hop);
+		else
 			n->state = FIB_UNKNOWN;
-		}
 	}
 	count_locked(f, n, true);
 	return r;

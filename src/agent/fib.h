@@ -38,7 +38,7 @@ enum fib_state {
 
 struct fib_route {
 	enum fib_state state;
-	struct addr gateway; /* FIB_OURS */
+	struct addr gateway; /* of ours; AF_UNSPEC: there is certainly none */
 };
 
 /* -- routes ----------------------------------------------------------------- */
@@ -58,6 +58,7 @@ enum fib_nexthop {
 	FIB_NEXTHOP_THERE,
 	FIB_NEXTHOP_MISPLACED, /* there, but by another link or gateway than it should */
 	FIB_NEXTHOP_LEAVING,   /* a worker is about to remove it */
+	FIB_NEXTHOP_FOREIGN,   /* somebody else's object has the id; noted only where we need it */
 };
 enum fib_nexthop fib_nexthop_get(struct fib *f, const struct addr *gateway);
 /*
@@ -96,7 +97,8 @@ void fib_work_end(struct fib *f, struct fib_work *work);
 
 /*
  * Reads everything of ours from the kernel. What was noted while the dump ran is newer than the
- * dump and stays. Called by the monitor thread only.
+ * dump and stays. Called by the monitor thread only. Returns 1 when a worker was at it as the dump
+ * began: what he noted may be older than the dump all the same, so compare again.
  */
 int fib_sync(struct fib *f, struct netlink *nl, const struct routes_config *config,
 	     struct err *err);

@@ -19,7 +19,11 @@ struct node {
 	RB_ENTRY(node) by_prefix;
 	struct prefix prefix;
 	enum fib_state state;
-	struct hop *hop; /* FIB_OURS: what it goes by */
+	/*
+	 * FIB_OURS: what it goes by. Otherwise what ours goes by, if it is still there, behind the
+	 * foreign one perhaps: as long as nobody knows that it is gone, its nexthop has to stay.
+	 */
+	struct hop *hop;
 	uint64_t stamp;
 	uint32_t wanted; /* round of the last fib_queue_difference() that found it desired */
 };

@@ -5,14 +5,18 @@
 
 #include "fib_private.h"
 
-/* What is noted from now on, or was by a worker that is still at it, is newer than a dump. */
-static uint64_t begin_dump(struct fib *f)
+/*
+ * What is noted from now on, or was by a worker that is still at it, may be newer than a dump.
+ * *ret_working: there is such a worker.
+ */
+static uint64_t begin_dump(struct fib *f, bool *ret_working)
 {
 	const struct fib_work *work;
 	uint64_t began;
 
 	mutex_hold(&f->lock);
 	began = ++f->stamp;
+	*ret_working = !LIST_EMPTY(&f->works);
 	LIST_FOREACH(work, &f->works, in_list)
 	if (work->since < began)
 		began = work->since;
@@ -24,17 +28,19 @@ static uint64_t begin_dump(struct fib *f)
 struct seen_route {
 	struct prefix prefix;
 	struct addr gateway;
+	bool behind; /* a foreign one, by which the kernel goes */
 };
 
 struct seen_hop {
 	struct addr gateway; /* that its id stands for */
-	bool misplaced;
+	enum fib_nexthop state;
 };
 
 struct snapshot {
 	const struct routes_config *config;
 	struct seen_route *routes;
 	size_t nroutes, routes_size;
+	struct prefix foreign; /* the last one of our metric that is not ours; AF_UNSPEC: none */
 	struct seen_hop *hops;
 	size_t nhops, hops_size;
 	size_t routes_start; /* of the family being dumped, for a restart */
@@ -55,16 +61,24 @@ static int grow(void **array, size_t *size, size_t count, size_t item)
 	return 0;
 }
 
+/* Those of one prefix and metric come in a row, the one that the kernel goes by first. */
 static int see_route(const struct route *r, void *arg)
 {
 	struct snapshot *s = arg;
 	struct addr gateway;
 
-	if (!routes_recognize(s->config, r, &gateway))
+	if (!routes_recognize(s->config, r, &gateway)) {
+		if (r->metric == routes_metric(r->dst.addr.family))
+			s->foreign = r->dst;
 		return 0;
+	}
 	if (grow((void **)&s->routes, &s->routes_size, s->nroutes, sizeof(*s->routes)) < 0)
 		return -ENOMEM;
-	s->routes[s->nroutes++] = (struct seen_route){ .prefix = r->dst, .gateway = gateway };
+	s->routes[s->nroutes++] = (struct seen_route){
+		.prefix = r->dst,
+		.gateway = gateway,
+		.behind = prefix_cmp(&s->foreign, &r->dst) == 0,
+	};
 	return 0;
 }
 
@@ -73,7 +87,12 @@ static int see_hop(const struct nexthop *n, void *arg)
 	struct snapshot *s = arg;
 	struct seen_hop seen = { .gateway = addr_from_ipv4(n->id) };
 
-	seen.misplaced = addr_cmp(&n->gateway, &seen.gateway) != 0 || n->index != s->config->index;
+	if (n->protocol != s->config->protocol)
+		seen.state = FIB_NEXTHOP_FOREIGN;
+	else if (addr_cmp(&n->gateway, &seen.gateway) != 0 || n->index != s->config->index)
+		seen.state = FIB_NEXTHOP_MISPLACED;
+	else
+		seen.state = FIB_NEXTHOP_THERE;
 	if (grow((void **)&s->hops, &s->hops_size, s->nhops, sizeof(*s->hops)) < 0)
 		return -ENOMEM;
 	s->hops[s->nhops++] = seen;
@@ -85,6 +104,7 @@ static void restart_routes(void *arg)
 	struct snapshot *s = arg;
 
 	s->nroutes = s->routes_start;
+	s->foreign.addr.family = AF_UNSPEC;
 }
 
 static void restart_hops(void *arg)
@@ -100,17 +120,16 @@ static void snapshot_done(struct snapshot *s)
 	free(s->hops);
 }
 
+/* Foreign ones, too: one of the same prefix or the same id may stand before ours. */
 static int take_snapshot(struct snapshot *s, struct netlink *nl, struct err *err)
 {
-	const struct routes_config *config = s->config;
-	int r = route_foreach(nl, AF_INET, config->protocol, see_route, restart_routes, s, err);
+	int r = route_foreach(nl, AF_INET, 0, see_route, restart_routes, s, err);
 
 	s->routes_start = s->nroutes;
 	if (r == 0)
-		r = route_foreach(nl, AF_INET6, config->protocol, see_route, restart_routes, s,
-				  err);
-	if (r == 0 && config->nexthops)
-		r = nexthop_foreach(nl, config->protocol, see_hop, restart_hops, s, err);
+		r = route_foreach(nl, AF_INET6, 0, see_route, restart_routes, s, err);
+	if (r == 0 && s->config->nexthops)
+		r = nexthop_foreach(nl, 0, see_hop, restart_hops, s, err);
 	return r;
 }
 
@@ -126,14 +145,15 @@ static int merge_routes_locked(struct fib *f, const struct snapshot *s, uint64_t
 	int r;
 
 	for (size_t i = 0; i < s->nroutes; i++) {
-		n = fib_find_locked(f, &s->routes[i].prefix);
+		const struct seen_route *seen = &s->routes[i];
+
+		n = fib_find_locked(f, &seen->prefix);
 		if (n && n->stamp > began)
 			continue;
-		/* Ours stands behind a foreign one, which this dump leaves out: met anew below. */
-		if (n && n->state == FIB_FOREIGN)
-			continue;
-		r = fib_note_locked(f, &s->routes[i].prefix, n || quiet ? FIB_OURS : FIB_UNKNOWN,
-				    &s->routes[i].gateway);
+		r = fib_note_locked(f, &seen->prefix, n || quiet ? FIB_OURS : FIB_UNKNOWN,
+				    &seen->gateway);
+		if (r == 0 && seen->behind)
+			r = fib_note_locked(f, &seen->prefix, FIB_FOREIGN, NULL);
 		if (r == -ENOMEM)
 			return r;
 	}
@@ -149,17 +169,22 @@ static int merge_hops_locked(struct fib *f, const struct snapshot *s, uint64_t b
 	struct hop *hop, *next;
 
 	for (size_t i = 0; i < s->nhops; i++) {
-		hop = fib_get_hop_locked(f, &s->hops[i].gateway);
+		const struct seen_hop *seen = &s->hops[i];
+
+		hop = fib_find_hop_locked(f, &seen->gateway);
+		if (!hop && seen->state == FIB_NEXTHOP_FOREIGN)
+			continue; /* nothing of ours needs this id */
+		hop = fib_get_hop_locked(f, &seen->gateway);
 		if (!hop)
 			return -ENOMEM;
 		if (hop->stamp <= began && hop->state != FIB_NEXTHOP_LEAVING)
-			fib_set_hop_locked(f, hop,
-					   s->hops[i].misplaced ? FIB_NEXTHOP_MISPLACED
-								: FIB_NEXTHOP_THERE);
+			fib_set_hop_locked(f, hop, seen->state);
+		fib_drop_hop_locked(f, hop);
 	}
 	RB_FOREACH_SAFE(hop, hop_tree, &f->hops, next)
 	{
-		if (hop->stamp > began || hop->state == FIB_NEXTHOP_LEAVING)
+		if (hop->stamp > began || hop->state == FIB_NEXTHOP_LEAVING ||
+		    hop->state == FIB_NEXTHOP_ABSENT)
 			continue;
 		fib_set_hop_locked(f, hop, FIB_NEXTHOP_ABSENT);
 		fib_drop_hop_locked(f, hop);
@@ -170,7 +195,8 @@ static int merge_hops_locked(struct fib *f, const struct snapshot *s, uint64_t b
 int fib_sync(struct fib *f, struct netlink *nl, const struct routes_config *config, struct err *err)
 {
 	struct snapshot s = { .config = config };
-	uint64_t began = begin_dump(f);
+	bool working;
+	uint64_t began = begin_dump(f, &working);
 	int r = take_snapshot(&s, nl, err);
 
 	if (r == 0) {
@@ -183,7 +209,7 @@ int fib_sync(struct fib *f, struct netlink *nl, const struct routes_config *conf
 			err_errno(err, r, "compare the kernel's routes");
 	}
 	snapshot_done(&s);
-	return r;
+	return r < 0 ? r : working;
 }
 
 /* -- the difference ----------------------------------------------------------- */
@@ -193,6 +219,13 @@ struct difference {
 	struct queue *queue;
 	size_t count;
 };
+
+/* Routes go by it, and it is certainly not there, or somebody else's is (no stamp: about to be made). */
+static bool is_lost(const struct hop *hop)
+{
+	return hop->used && (hop->state == FIB_NEXTHOP_FOREIGN ||
+			     (hop->state == FIB_NEXTHOP_ABSENT && hop->stamp));
+}
 
 static void compare_route(const struct prefix *prefix, const struct addr *gateway, const char *node,
 			  void *arg)
@@ -206,7 +239,8 @@ static void compare_route(const struct prefix *prefix, const struct addr *gatewa
 
 	if (n)
 		n->wanted = f->round;
-	if (n && n->state == FIB_OURS && addr_cmp(&n->hop->gateway, gateway) == 0)
+	if (n && n->state == FIB_OURS && addr_cmp(&n->hop->gateway, gateway) == 0 &&
+	    !is_lost(n->hop))
 		return;
 	queue_put(d->queue, &key, QUEUE_RESYNC, 0);
 	d->count++;
@@ -236,7 +270,7 @@ size_t fib_queue_difference(struct fib *f, struct peers *peers, struct queue *qu
 	RB_FOREACH (hop, hop_tree, &f->hops) {
 		struct key key = key_nexthop(&hop->gateway);
 
-		if (hop->used && hop->state != FIB_NEXTHOP_MISPLACED)
+		if (hop->used && hop->state != FIB_NEXTHOP_MISPLACED && !is_lost(hop))
 			continue;
 		queue_put(queue, &key, QUEUE_RESYNC, 0);
 		d.count++;

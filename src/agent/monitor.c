@@ -36,6 +36,7 @@
  */
 #define SYNC_PAUSE_FACTOR 10
 #define SYNC_AHEAD_NS	  NS_PER_S
+#define WORK_NS		  (5 * NS_PER_MS) /* a batch of a worker takes less */
 #define SYNC_RETRY_MIN_NS (NS_PER_S / 2)
 #define SYNC_RETRY_MAX_NS (30 * NS_PER_S)
 
@@ -84,7 +85,9 @@ static void take_route(struct monitor *m, const struct nlmsghdr *msg, const stru
 		m->uplink_changed = true;
 	pool_get_routes(m->config.pool, &config);
 	ours = routes_recognize(&config, r, &gateway);
-	if (!concerns_us(m, &r->dst, &is) && !ours)
+	/* Those of another metric stand beside ours. */
+	if (!ours &&
+	    (r->metric != routes_metric(r->dst.addr.family) || !concerns_us(m, &r->dst, &is)))
 		return;
 	if (ours && gone) {
 		(void)fib_note(m->config.fib, &r->dst, FIB_ABSENT, NULL);
@@ -94,6 +97,15 @@ static void take_route(struct monitor *m, const struct nlmsghdr *msg, const stru
 		(void)fib_note(m->config.fib, &r->dst, ours ? FIB_OURS : FIB_UNKNOWN, &gateway);
 	}
 	queue_put(m->config.queue, &key, QUEUE_REPAIR, clock_ns());
+}
+
+/* A foreign route that stands where ours belongs may have gone with its link, address or nexthop. */
+static void note_silent_loss(struct monitor *m)
+{
+	struct fib_stats stats;
+
+	fib_stats(m->config.fib, &stats);
+	m->sync_due = m->sync_due || stats.foreign;
 }
 
 static void take_link(struct monitor *m, const struct nlmsghdr *msg, const struct link *link)
@@ -111,9 +123,12 @@ static void take_link(struct monitor *m, const struct nlmsghdr *msg, const struc
 	} else if (m->uplink_sought && msg->nlmsg_type == RTM_NEWLINK) {
 		m->uplink_changed = true;
 	}
+	if (msg->nlmsg_type == RTM_DELLINK || !(link->flags & IFF_UP))
+		note_silent_loss(m);
 }
 
-static void take_address(struct monitor *m, const struct address *address)
+static void take_address(struct monitor *m, const struct nlmsghdr *msg,
+			 const struct address *address)
 {
 	struct routes_config config;
 
@@ -121,6 +136,8 @@ static void take_address(struct monitor *m, const struct address *address)
 	if (address->address.addr.family != m->config.family)
 		return;
 	pool_get_routes(m->config.pool, &config);
+	if (msg->nlmsg_type == RTM_DELADDR)
+		note_silent_loss(m);
 	if (address->index == m->bridge_index)
 		m->bridge_changed = true;
 	if (m->uplink_sought)
@@ -139,13 +156,18 @@ static void take_forwarding(struct monitor *m, const struct link_forwarding *f)
 		m->bridge_changed = true;
 }
 
+/* An id is a gateway's address. Whoever replaces a nexthop of ours may leave our protocol away. */
 static void take_nexthop(struct monitor *m, const struct nexthop *n)
 {
+	const struct addr gateway = addr_from_ipv4(n->id);
 	struct routes_config config;
 
 	pool_get_routes(m->config.pool, &config);
-	if (n->protocol != config.protocol)
-		return;
+	if (n->protocol != config.protocol) {
+		note_silent_loss(m);
+		if (fib_nexthop_get(m->config.fib, &gateway) == FIB_NEXTHOP_ABSENT)
+			return;
+	}
 	m->sync_due = true;
 	metric_inc_label(METRIC_DRIFT_REPAIRS, METRIC_DRIFT_NEXTHOP);
 }
@@ -183,7 +205,7 @@ static int take(const struct nlmsghdr *msg, void *arg)
 	else if (link_parse(msg, &u.link) == 0)
 		take_link(m, msg, &u.link);
 	else if (address_parse(msg, &u.address) == 0)
-		take_address(m, &u.address);
+		take_address(m, msg, &u.address);
 	else if (nexthop_parse(msg, &u.nexthop) == 0)
 		take_nexthop(m, &u.nexthop);
 	else if (link_forwarding_parse(msg, &u.forwarding) == 0)
@@ -224,6 +246,8 @@ static int sync_now(struct monitor *m, struct err *err)
 	if (r < 0)
 		return r;
 	queue_hold(m->config.queue);
+	/* What a worker notes about now may be older than this, and wrong. */
+	m->sync_due = m->sync_due || r > 0;
 	different = fib_queue_difference(m->config.fib, m->config.peers, m->config.queue);
 	queue_release(m->config.queue);
 	now = clock_ns();
@@ -231,6 +255,8 @@ static int sync_now(struct monitor *m, struct err *err)
 		m->paid_ns = now;
 	m->paid_ns += SYNC_PAUSE_FACTOR * (clock_thread_ns() - work);
 	m->next_sync_ns = m->paid_ns - SYNC_AHEAD_NS;
+	if (r > 0 && m->next_sync_ns < now + WORK_NS)
+		m->next_sync_ns = now + WORK_NS;
 	metric_inc(METRIC_RESYNCS);
 	metric_observe(METRIC_RESYNC_DURATION, 0, now - start);
 	log_debug("compared with the kernel" KV("different", "%zu"), different);

@@ -148,7 +148,7 @@ static void judge_route(const struct status_source *s, struct status_route *rout
 	fib_get(s->fib, route->destination, &kernel);
 	queue_look(s->queue, &key, &work);
 	route->next_try_ns = next_try(&work);
-	if (kernel.state == FIB_OURS && addr_cmp(&kernel.gateway, route->via) == 0) {
+	if (kernel.state == FIB_OURS && addr_cmp(&kernel.gateway, route->via) == 0 && !work.tries) {
 		route->state = "installed";
 		return;
 	}

@@ -36,6 +36,14 @@ static size_t add_op(struct work *w, size_t item, enum op_kind kind, const struc
 	return w->nops++;
 }
 
+/* r: what came of adding its message. Without one nothing is sent, and no answer comes. */
+static int keep_op(struct work *w, int r)
+{
+	if (r < 0)
+		w->nops--;
+	return r;
+}
+
 /* Routes follow a nexthop that is replaced. */
 static int plan_nexthop_put(struct worker *worker, size_t item, const struct addr *gateway,
 			    bool replace)
@@ -43,7 +51,8 @@ static int plan_nexthop_put(struct worker *worker, size_t item, const struct add
 	struct work *w = &worker->work;
 	size_t tag = add_op(w, item, replace ? OP_NEXTHOP_REPLACE : OP_NEXTHOP_ADD, gateway);
 
-	return routes_add_nexthop(&w->routes, worker->batch, gateway, replace, tag, NULL);
+	return keep_op(w,
+		       routes_add_nexthop(&w->routes, worker->batch, gateway, replace, tag, NULL));
 }
 
 static int plan_nexthop(struct worker *worker, size_t item, const struct addr *gateway)
@@ -58,12 +67,25 @@ static int plan_nexthop(struct worker *worker, size_t item, const struct addr *g
 		return 0;
 	case FIB_NEXTHOP_LEAVING:
 		return -EAGAIN;
+	case FIB_NEXTHOP_FOREIGN: /* until a comparison finds it gone */
+		return -EEXIST;
 	case FIB_NEXTHOP_MISPLACED:
 		return plan_nexthop_put(worker, item, gateway, true);
 	case FIB_NEXTHOP_ABSENT:
 		break;
 	}
 	return plan_nexthop_put(worker, item, gateway, false);
+}
+
+/* A route that goes by this gateway does so by its nexthop, and that is ours. */
+static bool nexthop_stands(struct worker *worker, const struct addr *gateway)
+{
+	enum fib_nexthop is;
+
+	if (!routes_nexthop_id(&worker->work.routes, gateway))
+		return true;
+	is = fib_nexthop_get(worker->pool->config.fib, gateway);
+	return is != FIB_NEXTHOP_ABSENT && is != FIB_NEXTHOP_FOREIGN;
 }
 
 static int plan_put(struct worker *worker, size_t item, const struct prefix *prefix,
@@ -75,7 +97,10 @@ static int plan_put(struct worker *worker, size_t item, const struct prefix *pre
 	size_t tag;
 	int r;
 
-	if (replace && addr_cmp(&is->gateway, gateway) == 0)
+	/* To ask the kernel would take a dump each time; the monitor sees when it goes. */
+	if (is->state == FIB_FOREIGN)
+		return -EEXIST;
+	if (replace && addr_cmp(&is->gateway, gateway) == 0 && nexthop_stands(worker, gateway))
 		return 0;
 	/* A snapshot is no newer than the route that is there. What a list says comes at its end. */
 	if (replace && !peers_complete(p->config.peers))
@@ -94,7 +119,14 @@ static int plan_put(struct worker *worker, size_t item, const struct prefix *pre
 	tag = add_op(w, item, replace ? OP_REPLACE : OP_ADD, gateway);
 	if (replace)
 		w->ops[tag].left = is->gateway;
-	return routes_add_route(&w->routes, worker->batch, prefix, gateway, replace, tag, NULL);
+	r = keep_op(w, routes_add_route(&w->routes, worker->batch, prefix, gateway, replace, tag,
+					NULL));
+	if (r == 0)
+		return 0;
+	(void)fib_note(p->config.fib, prefix, FIB_UNKNOWN, NULL);
+	if (replace)
+		(void)fib_nexthop_hold(p->config.fib, &is->gateway, false);
+	return r;
 }
 
 /*
@@ -114,6 +146,7 @@ static int plan_delete(struct worker *worker, size_t item, const struct prefix *
 	struct pool *p = worker->pool;
 	struct work *w = &worker->work;
 	size_t tag;
+	int r;
 
 	if (is->state == FIB_ABSENT)
 		return fib_note(p->config.fib, prefix, FIB_ABSENT, NULL);
@@ -123,7 +156,10 @@ static int plan_delete(struct worker *worker, size_t item, const struct prefix *
 	(void)fib_note(p->config.fib, prefix, FIB_ABSENT, NULL);
 	tag = add_op(w, item, OP_DELETE, &is->gateway);
 	w->ops[tag].left = is->gateway;
-	return routes_delete_route(&w->routes, worker->batch, prefix, tag, NULL);
+	r = keep_op(w, routes_delete_route(&w->routes, worker->batch, prefix, tag, NULL));
+	if (r < 0)
+		(void)fib_note(p->config.fib, prefix, FIB_UNKNOWN, NULL);
+	return r;
 }
 
 static int plan_nexthop_key(struct worker *worker, size_t item, const struct addr *gateway)
@@ -133,10 +169,13 @@ static int plan_nexthop_key(struct worker *worker, size_t item, const struct add
 	enum fib_nexthop is = fib_nexthop_get(p->config.fib, gateway);
 	bool used = peers_gateway_used(p->config.peers, gateway);
 	size_t tag;
+	int r;
 
-	if (used && is == FIB_NEXTHOP_MISPLACED)
-		return plan_nexthop_put(worker, item, gateway, true);
-	if (used || (is != FIB_NEXTHOP_THERE && is != FIB_NEXTHOP_MISPLACED) || stays(worker, item))
+	if (!routes_nexthop_id(&w->routes, gateway))
+		return 0;
+	if (used)
+		return plan_nexthop(worker, item, gateway);
+	if ((is != FIB_NEXTHOP_THERE && is != FIB_NEXTHOP_MISPLACED) || stays(worker, item))
 		return 0;
 	/*
 	 * -EBUSY: routes go by it that are about to be removed, by a worker that is not done yet.
@@ -148,7 +187,10 @@ static int plan_nexthop_key(struct worker *worker, size_t item, const struct add
 		return -EAGAIN;
 	}
 	tag = add_op(w, item, OP_NEXTHOP_DELETE, gateway);
-	return routes_delete_nexthop(&w->routes, worker->batch, gateway, tag, NULL);
+	r = keep_op(w, routes_delete_nexthop(&w->routes, worker->batch, gateway, tag, NULL));
+	if (r < 0)
+		fib_nexthop_left(p->config.fib, gateway, is, p->config.queue);
+	return r;
 }
 
 static int plan(struct worker *worker, size_t item)
@@ -292,18 +334,24 @@ static int put_failed(struct worker *worker, const struct op *op, int result)
 
 static int nexthop_failed(struct worker *worker, const struct op *op, int result)
 {
+	const struct routes_config *routes = &worker->work.routes;
 	struct fib *fib = worker->pool->config.fib;
 	struct nexthop is;
 	int r;
 
 	if (result != -EEXIST)
 		return result;
-	r = nexthop_get(worker->nl, routes_nexthop_id(&worker->work.routes, &op->gateway), &is,
-			NULL);
+	r = nexthop_get(worker->nl, routes_nexthop_id(routes, &op->gateway), &is, NULL);
 	if (r < 0)
 		return -EAGAIN;
-	if (is.protocol != worker->work.routes.protocol || addr_cmp(&is.gateway, &op->gateway) != 0)
+	if (is.protocol != routes->protocol) {
+		(void)fib_nexthop_note(fib, &op->gateway, FIB_NEXTHOP_FOREIGN);
 		return -EEXIST;
+	}
+	if (addr_cmp(&is.gateway, &op->gateway) != 0 || is.index != routes->index) {
+		(void)fib_nexthop_note(fib, &op->gateway, FIB_NEXTHOP_MISPLACED);
+		return -EAGAIN;
+	}
 	(void)fib_nexthop_note(fib, &op->gateway, FIB_NEXTHOP_THERE);
 	return 0;
 }
@@ -389,6 +437,42 @@ static void take_result(size_t tag, int result, const char *text, void *arg)
 			  op_name(w->ops[tag].kind), -result, text);
 }
 
+static void take_undone(size_t tag, int result, const char *text, void *arg)
+{
+	struct worker *worker = arg;
+	const struct work *w = &worker->work;
+
+	(void)text;
+	if (result < 0 && result != -ESRCH)
+		(void)fib_note(worker->pool->config.fib, &w->items[w->ops[tag].item].key.prefix,
+			       FIB_UNKNOWN, NULL);
+}
+
+/*
+ * A nexthop and its route are sent together. When somebody else's nexthop has the id, the kernel
+ * takes the route all the same, and it leads to another node.
+ */
+static void undo_misled(struct worker *worker)
+{
+	struct work *w = &worker->work;
+	struct err err = ERR_INIT;
+	size_t count = 0;
+
+	for (size_t i = 0; i < w->nops; i++) {
+		const struct op *op = &w->ops[i];
+		const struct prefix *prefix = &w->items[op->item].key.prefix;
+
+		if (op->kind > OP_REPLACE || op->result < 0 || w->results[op->item] != -EEXIST)
+			continue;
+		(void)fib_note(worker->pool->config.fib, prefix, FIB_ABSENT, NULL);
+		if (routes_delete_route(&w->routes, worker->batch, prefix, i, NULL) < 0)
+			(void)fib_note(worker->pool->config.fib, prefix, FIB_UNKNOWN, NULL);
+		count++;
+	}
+	if (count && netlink_batch_send(worker->nl, worker->batch, take_undone, worker, &err) < 0)
+		log_limited(LOG_ERROR, "netlink" KV("error", "%s"), err.text);
+}
+
 static void send_batch(struct worker *worker)
 {
 	struct work *w = &worker->work;
@@ -413,6 +497,7 @@ static void send_batch(struct worker *worker)
 				tell_failure(op, &w->items[op->item].key, result);
 		}
 	}
+	undo_misled(worker);
 }
 
 static void work_on(struct worker *worker)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -151,6 +152,17 @@ def test_a_foreign_route_before_ours_is_a_clash_and_is_never_replaced(pair):
     put(f"{cluster.net}.0.71")
     wait_for(lambda: (route(first, subnet) or {}).get("via") == f"{cluster.net}.0.71"
              and route(first, subnet)["tries"] > tries, "another try, by the new next hop", 10)
+    # Ours stays behind it as it was: its nexthop is not removed under it.
+    assert [r.get("gateway") for r in first.ip_json("route", "show", subnet)] == \
+        [foreign, f"{cluster.net}.0.70"]
+    # Nor is it forgotten with the process that knew of the clash.
+    first.kill()
+    first.start(ready=True)
+    assert route(first, subnet)["state"] == "clash"
+    put(f"{cluster.net}.0.72")
+    put(f"{cluster.net}.0.71")
+    wait_for(lambda: (route(first, subnet) or {}).get("via") == f"{cluster.net}.0.71",
+             "the next hop", 10)
     assert first.ip_json("route", "show", subnet)[0]["gateway"] == foreign
     first.ip("route", "del", subnet, "via", foreign)
     first.wait_routes({**others, subnet: f"{cluster.net}.0.71"}, 20)
@@ -161,6 +173,62 @@ def test_a_foreign_route_before_ours_is_a_clash_and_is_never_replaced(pair):
     first.wait_routes(others, 10)
     assert [r["gateway"] for r in first.ip_json("route", "show", subnet)] == [foreign]
     first.ip("route", "del", subnet, "via", foreign)
+
+
+def test_a_clash_asks_the_kernel_once_and_ends_with_the_link_of_the_other_route(pair):
+    """A route that goes with its link is not told; each look at what stands is a dump of all."""
+    first, second = pair
+    expected = first.routes()
+    first.ip("link", "add", "other0", "type", "veth", "peer", "name", "other1")
+    first.ip("address", "add", "192.0.2.1/24", "dev", "other0")
+    for link in ("other0", "other1"):
+        first.ip("link", "set", link, "up")
+    first.ip("route", "replace", second.subnet, "via", "192.0.2.9")
+    wait_for(lambda: (route(first, second.subnet) or {}).get("state") == "clash", "it to be told")
+    asked = first.metric('poplin_netlink_errors_total{errno="EEXIST"}')
+    tries = route(first, second.subnet)["tries"]
+    wait_for(lambda: route(first, second.subnet)["tries"] > tries + 3, "more tries", 10)
+    # One of another metric stands beside ours, and is no reason to look either.
+    first.ip("route", "add", second.subnet, "via", "192.0.2.9", "metric", "50")
+    first.ip("route", "del", second.subnet, "via", "192.0.2.9", "metric", "50")
+    tries = route(first, second.subnet)["tries"]
+    wait_for(lambda: route(first, second.subnet)["tries"] > tries, "another try", 20)
+    assert first.metric('poplin_netlink_errors_total{errno="EEXIST"}') == asked
+    first.ip("link", "del", "other0")
+    first.wait_routes(expected, 2)
+    assert route(first, second.subnet)["state"] == "installed"
+
+
+def nexthop_id(address):
+    return str(int(IPv4Address(address)))
+
+
+def test_a_nexthop_that_somebody_else_replaced_is_told_and_taken_back(pair):
+    """Without a protocol of his, he only has to leave ours away."""
+    first, second = pair
+    expected, number = first.routes(), nexthop_id(second.address)
+    first.ip("nexthop", "replace", "id", number, "via", f"{first.cluster.net}.0.9", "dev", "eth0")
+    row = wait_for(lambda: (route(first, second.subnet) or {}).get("state") != "installed"
+                   and route(first, second.subnet), "it to be told", 10)
+    assert row["tries"] >= 1 and row["reason"]
+    first.ip("nexthop", "del", "id", number)
+    first.wait_routes(expected, 5)
+    wait_for(lambda: route(first, second.subnet)["state"] == "installed", "it to be well", 5)
+
+
+def test_no_route_goes_by_a_nexthop_of_somebody_elses(pair):
+    first, second = pair
+    cluster, subnet, others = first.cluster, "10.2.200.0/24", first.routes()
+    address = f"{cluster.net}.0.70"
+    first.ip("nexthop", "add", "id", nexthop_id(address), "via", f"{cluster.net}.0.9", "dev", "eth0")
+    cluster.put("/poplin/nodes/made-up", record(subnet, address))
+    wait_for(lambda: (route(first, subnet) or {}).get("tries"), "it to be told", 10)
+    assert first.ip_json("route", "show", subnet) == []
+    assert route(first, subnet)["state"] != "installed"
+    first.ip("nexthop", "del", "id", nexthop_id(address))
+    first.wait_routes({**others, subnet: address}, 5)
+    cluster.delete("/poplin/nodes/made-up")
+    first.wait_routes(others, 10)
 
 
 @pytest.mark.parametrize("cause", ["delete", "replace", "link"])

@@ -280,7 +280,7 @@ static void test_a_dump_knows_no_better_than_a_worker(void **state)
 	fib_work_begin(fib, &work);
 	assert_int_equal(fib_note(fib, &p, FIB_ABSENT, NULL), 0);
 	assert_int_equal(fib_nexthop_note(fib, &gateway, FIB_NEXTHOP_LEAVING), 0);
-	assert_ok(fib_sync(fib, nl, &routes, &err));
+	assert_int_equal(fib_sync(fib, nl, &routes, &err), 1);
 	fib_get(fib, &p, &is);
 	assert_int_not_equal(is.state, FIB_OURS);
 	assert_int_equal(fib_nexthop_get(fib, &gateway), FIB_NEXTHOP_LEAVING);
@@ -292,9 +292,56 @@ static void test_a_dump_knows_no_better_than_a_worker(void **state)
 	check_kernel();
 }
 
+/*
+ * The other way round: the kernel took the route and somebody removed it with its nexthop before the
+ * worker read the answer. His note is wrong, and only a comparison after him can tell.
+ */
+static void test_a_dump_while_a_worker_is_at_it_is_no_last_word(void **state)
+{
+	struct prefix p = prefix("10.2.79.0/24");
+	struct addr gateway = addr("172.16.0.79");
+	struct fib_work work;
+	struct fib_route is;
+
+	(void)state;
+	fib_work_begin(fib, &work);
+	assert_ok(fib_note(fib, &p, FIB_OURS, &gateway));
+	assert_int_equal(fib_sync(fib, nl, &routes, &err), 1);
+	assert_ok(fib_nexthop_note(fib, &gateway, FIB_NEXTHOP_THERE));
+	fib_work_end(fib, &work);
+	fib_get(fib, &p, &is);
+	assert_int_equal(is.state, FIB_OURS);
+	assert_ok(fib_sync(fib, nl, &routes, &err));
+	fib_get(fib, &p, &is);
+	assert_int_equal(is.state, FIB_ABSENT);
+	assert_int_equal(fib_nexthop_get(fib, &gateway), FIB_NEXTHOP_ABSENT);
+}
+
+/* Our own route stands behind a foreign one, and the record moves: it still goes by the old nexthop. */
+static void test_a_nexthop_stays_under_a_route_behind_a_foreign_one(void **state)
+{
+	struct prefix p = prefix("10.2.80.0/24");
+	struct addr gateway = addr("172.16.0.80");
+
+	(void)state;
+	assert_ok(fib_nexthop_note(fib, &gateway, FIB_NEXTHOP_THERE));
+	assert_ok(fib_note(fib, &p, FIB_OURS, &gateway));
+	assert_ok(fib_note(fib, &p, FIB_FOREIGN, NULL));
+	assert_int_equal(fib_nexthop_note(fib, &gateway, FIB_NEXTHOP_LEAVING), -EBUSY);
+	assert_ok(fib_note(fib, &p, FIB_UNKNOWN, NULL));
+	assert_int_equal(fib_nexthop_note(fib, &gateway, FIB_NEXTHOP_LEAVING), -EBUSY);
+	assert_ok(fib_note(fib, &p, FIB_ABSENT, NULL));
+	assert_ok(fib_nexthop_note(fib, &gateway, FIB_NEXTHOP_LEAVING));
+	fib_nexthop_left(fib, &gateway, FIB_NEXTHOP_ABSENT, queue);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_a_dump_while_a_worker_is_at_it_is_no_last_word,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_a_nexthop_stays_under_a_route_behind_a_foreign_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_route_never_goes_with_a_nexthop_that_leaves,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_comparison_meanwhile_notes_nothing_wrong,
