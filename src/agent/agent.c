@@ -138,8 +138,13 @@ static void reload_now(struct agent *a)
 
 	if (reload(a->settings, a->config, a->config_required, &targets, &err) < 0) {
 		log_error("configuration refused, the old one stays" KV("error", "%s"), err.text);
+		mutex_hold(&a->lock);
+		strlcpy(a->refused, err.text, sizeof(a->refused));
 		return;
 	}
+	mutex_lock(&a->lock);
+	a->refused[0] = '\0';
+	mutex_unlock(&a->lock);
 	log_info("configuration loaded");
 	/* The plugins of CNI_CHAIN may be others, in the same file too. */
 	a->files_due = true;

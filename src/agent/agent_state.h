@@ -87,6 +87,7 @@ struct agent {
 	struct leftovers leftovers;
 	struct limits limits;	    /* as of the last look */
 	char problem[ERR_TEXT_MAX]; /* of the last reconcile(), or "" */
+	char refused[ERR_TEXT_MAX]; /* why the last reload was, or "" */
 };
 
 /*

@@ -11,6 +11,14 @@ struct search {
 	struct leftovers *ret;
 };
 
+bool leftovers_have(const struct leftovers *l, const struct prefix *subnet)
+{
+	for (unsigned i = 0; i < l->nsubnets; i++)
+		if (prefix_cmp(&l->subnets[i], subnet) == 0)
+			return true;
+	return false;
+}
+
 static int look_at_pod(const struct addr *addr, const char *container, const char *interface,
 		       void *arg)
 {
@@ -27,10 +35,7 @@ static int look_at_pod(const struct addr *addr, const char *container, const cha
 	if (!network_index(search->network, &subnet, &index))
 		return 0;
 	found->pods++;
-	for (unsigned i = 0; i < found->nsubnets; i++)
-		if (prefix_cmp(&found->subnets[i], &subnet) == 0)
-			return 0;
-	if (found->nsubnets < LEFTOVERS_MAX)
+	if (!leftovers_have(found, &subnet) && found->nsubnets < LEFTOVERS_MAX)
 		found->subnets[found->nsubnets++] = subnet;
 	return 0;
 }

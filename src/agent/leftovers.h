@@ -24,5 +24,7 @@ struct leftovers {
 /* own: the subnet that is held, or of AF_UNSPEC. ipam_dir need not be there. */
 int leftovers_find(const char *ipam_dir, const struct network *network, const struct prefix *own,
 		   struct leftovers *ret, struct err *err);
+/* Whether the subnet is among them. */
+bool leftovers_have(const struct leftovers *l, const struct prefix *subnet);
 
 #endif

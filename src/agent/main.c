@@ -125,6 +125,9 @@ static int maintain(const struct options *options, const struct settings *s)
 	lock = instance_lock(s->state_dir, &err);
 	if (lock < 0)
 		return fail(&err);
+	/* A refusal comes before anything is removed: afterwards no pod is left to be counted. */
+	if (options->cleanup && options->release && !options->force && maintain_close(s, &err) < 0)
+		return fail(&err);
 	if (options->cleanup && maintain_cleanup(s, &err) < 0)
 		status = EXIT_FAILED; /* told already */
 	if (options->release && maintain_release(s, options->force, &err) < 0)

@@ -74,6 +74,26 @@ static int give_back(const struct settings *s, const char *machine, struct prefi
 	return r;
 }
 
+static void reopen(const struct settings *s, const struct nodestate *before)
+{
+	if (nodestate_write(s->state_dir, before, NULL) < 0)
+		log_warn("the node stays closed for new pods until poplind runs");
+}
+
+int maintain_close(const struct settings *s, struct err *err)
+{
+	struct nodestate before;
+	bool known = nodestate_read(s->state_dir, &before, NULL) == 0;
+	int r = forget_state(s, err);
+
+	if (r < 0)
+		return r;
+	r = count_pods(s, err);
+	if (r < 0 && known)
+		reopen(s, &before);
+	return r;
+}
+
 /*
  * Closed first, then counted, as the agent does it (lease.c). Opened again when the subnet is
  * certainly still ours.
@@ -99,8 +119,8 @@ int maintain_release(const struct settings *s, bool force, struct err *err)
 	if (asked.addr.family != AF_UNSPEC || r == -EEXIST)
 		log_warn("the subnet may be another node's by now, the node stays closed for new "
 			 "pods until poplind runs");
-	else if (nodestate_write(s->state_dir, &before, NULL) < 0)
-		log_warn("the node stays closed for new pods until poplind runs");
+	else
+		reopen(s, &before);
 	return r;
 }
 

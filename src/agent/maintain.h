@@ -14,6 +14,11 @@
  */
 int maintain_release(const struct settings *s, bool force, struct err *err);
 /*
+ * Closes the node for new pods, and opens it again when pods hold addresses: -EBUSY, and nothing is
+ * changed.
+ */
+int maintain_close(const struct settings *s, struct err *err);
+/*
  * --cleanup: CNI configuration, plugin, routes, nexthops, bridge, pods' links and state go from the
  * node; the record in the store stays. Goes on after a failure; the first one is returned.
  */

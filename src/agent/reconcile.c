@@ -128,11 +128,32 @@ static void take_subnet(struct agent *a)
 	a->bridge_stands = a->files_stand = false;
 }
 
+static void tell_leftovers(const struct prefix *own, const struct leftovers *before,
+			   const struct leftovers *now)
+{
+	char text[PREFIX_TEXT_MAX];
+
+	for (unsigned i = 0; i < before->nsubnets; i++) {
+		const struct prefix *p = &before->subnets[i];
+
+		if (prefix_cmp(p, own) == 0)
+			log_info("a subnet that was lost is held again" KV("subnet", "%s"),
+				 prefix_format(p, text));
+		else if (!leftovers_have(now, p))
+			log_info("the last pod of a subnet that was lost is gone" KV("subnet",
+										     "%s"),
+				 prefix_format(p, text));
+	}
+	for (unsigned i = 0; i < now->nsubnets; i++)
+		if (!leftovers_have(before, &now->subnets[i]))
+			log_warn("pods have addresses of a subnet that this node does not "
+				 "hold" KV("subnet", "%s"),
+				 prefix_format(&now->subnets[i], text));
+}
+
 static int reconcile_leftovers(struct agent *a, struct err *err)
 {
-	struct leftovers found;
-	char text[PREFIX_TEXT_MAX];
-	bool had = a->leftovers.nsubnets > 0;
+	struct leftovers found, before = a->leftovers;
 	int r = leftovers_find(a->ipam_dir, &a->network, &a->subnet, &found, err);
 
 	if (r < 0)
@@ -142,12 +163,7 @@ static int reconcile_leftovers(struct agent *a, struct err *err)
 		a->bridge_stands = false;
 	a->leftovers = found;
 	mutex_unlock(&a->lock);
-	if (had && !found.nsubnets)
-		log_info("the last pod of a subnet that was lost is gone");
-	for (unsigned i = 0; !had && i < found.nsubnets; i++)
-		log_warn("pods have addresses of a subnet that this node does not hold" KV("subnet",
-											   "%s"),
-			 prefix_format(&found.subnets[i], text));
+	tell_leftovers(&a->subnet, &before, &found);
 	return 0;
 }
 

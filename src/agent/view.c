@@ -110,6 +110,9 @@ void agent_view(struct status_view *v, void *arg)
 	strlcpy(v->interface, a->node.interface, sizeof(v->interface));
 	v->bridge_mtu = a->node.mtu;
 	view_leftovers_locked(a, v);
+	if (a->refused[0])
+		status_view_warning(v, "the configuration was refused, the old one stays: %s",
+				    a->refused);
 	if (a->problem[0])
 		status_view_reason(v, "%s", a->problem);
 	else if (v->subnet.addr.family == AF_UNSPEC)

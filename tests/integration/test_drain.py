@@ -132,6 +132,34 @@ def test_no_agent_no_drain(make_cluster):
     assert first.poplind("--force", check=False).returncode == 2
 
 
+def test_cleanup_with_release_touches_nothing_while_pods_hold_addresses(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60)
+    first, = cluster.start_nodes(1)
+    pod, beside = first.pod("busy"), first.pod("beside")
+    first.stop()
+    result = first.poplind("--cleanup", "--release", check=False)
+    assert result.returncode == 1 and "2 addresses are held by pods of this node" in result.stderr
+    assert pod.ping(beside.address) and "/poplin/nodes/n1" in cluster.get()
+    assert first.pod("still-served").ping(pod.address)
+    first.poplind("--cleanup", "--release", "--force")
+    assert "/poplin/nodes/n1" not in cluster.get()
+    assert not first.ip_json("link", "show", "poplin0")
+
+
+def test_a_subnet_that_is_held_again_is_told_as_that(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60)
+    first, = cluster.start_nodes(1)
+    subnet, pod = first.subnet, first.pod("alive")
+    assert ctl(first, "release", "--force").returncode == 0
+    first.wait_log("pods have addresses of a subnet that this node does not hold")
+    assert ctl(first, "resume").returncode == 0
+    first.wait_ready()
+    assert first.subnet == subnet
+    first.wait_log(f"a subnet that was lost is held again.*{subnet}")
+    assert "is gone" not in first.log()
+    assert pod.ping(first.pod("new").address)
+
+
 def test_a_release_that_failed_opens_the_node_again_if_nothing_was_asked_of_etcd(make_cluster):
     cluster = make_cluster(LEASE_TTL=120)
     first, = cluster.start_nodes(1)

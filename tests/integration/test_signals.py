@@ -82,9 +82,12 @@ def test_a_bad_reload_is_refused_whole(make_cluster, name, value, says):
     assert threads(first, "worker/") == 4
     assert first.metric("poplin_config_last_reload_successful") == 0
     assert first.ready()
+    shown = r"Warning +the configuration was refused, the old one stays: .*" + name
+    assert re.search(shown, first.poplinctl("status"))
     first.settings.pop(name)
     first.write_config(**({name: good} if good else {}), ROUTE_WORKERS=9)
     assert "loaded" in first.hangup()
+    assert first.status()["warnings"] == []
     wait_for(lambda: threads(first, "worker/") == 9, "9 workers")
 
 
