@@ -140,9 +140,9 @@ static void tell_leftovers(const struct prefix *own, const struct leftovers *bef
 			log_info("a subnet that was lost is held again" KV("subnet", "%s"),
 				 prefix_format(p, text));
 		else if (!leftovers_have(now, p))
-			log_info("the last pod of a subnet that was lost is gone" KV("subnet",
-										     "%s"),
-				 prefix_format(p, text));
+			log_info(
+				"the last pod of a subnet that was lost is gone" KV("subnet", "%s"),
+				prefix_format(p, text));
 	}
 	for (unsigned i = 0; i < now->nsubnets; i++)
 		if (!leftovers_have(before, &now->subnets[i]))
