@@ -61,14 +61,14 @@ static int grow(void **array, size_t *size, size_t count, size_t item)
 	return 0;
 }
 
-/* Those of one prefix and metric come in a row, the one that the kernel goes by first. */
+/* Those of one prefix that stand in our place come in a row, the one that the kernel goes by first. */
 static int see_route(const struct route *r, void *arg)
 {
 	struct snapshot *s = arg;
 	struct addr gateway;
 
 	if (!routes_recognize(s->config, r, &gateway)) {
-		if (r->metric == routes_metric(r->dst.addr.family))
+		if (!routes_beside(r))
 			s->foreign = r->dst;
 		return 0;
 	}

@@ -85,9 +85,7 @@ static void take_route(struct monitor *m, const struct nlmsghdr *msg, const stru
 		m->uplink_changed = true;
 	pool_get_routes(m->config.pool, &config);
 	ours = routes_recognize(&config, r, &gateway);
-	/* Those of another metric stand beside ours. */
-	if (!ours &&
-	    (r->metric != routes_metric(r->dst.addr.family) || !concerns_us(m, &r->dst, &is)))
+	if (!ours && (routes_beside(r) || !concerns_us(m, &r->dst, &is)))
 		return;
 	if (ours && gone) {
 		(void)fib_note(m->config.fib, &r->dst, FIB_ABSENT, NULL);

@@ -239,7 +239,7 @@ static int look_at_route(const struct route *r, void *arg)
 		bsearch(&r->dst, s->prefixes, s->count, sizeof(*at), compare_prefixes);
 	struct addr gateway;
 
-	if (!at || r->metric != routes_metric(r->dst.addr.family))
+	if (!at || routes_beside(r))
 		return 0;
 	/* The kernel goes by the first of several, and that is what a replacement would replace. */
 	if (s->found[at - s->prefixes].state != FIB_ABSENT)

@@ -70,17 +70,18 @@ int routes_delete_route(const struct routes_config *c, struct netlink_batch *b,
 /* The kernel gives an IPv6 route without a metric this one (IP6_RT_PRIO_USER, ip6_fib.h). */
 #define IPV6_DEFAULT_METRIC 1024
 
-uint32_t routes_metric(int family)
+bool routes_beside(const struct route *r)
 {
-	return family == AF_INET6 ? IPV6_DEFAULT_METRIC : 0;
+	uint32_t ours = r->dst.addr.family == AF_INET6 ? IPV6_DEFAULT_METRIC : 0;
+
+	return r->metric != ours || r->tos || r->src.len;
 }
 
 bool routes_recognize(const struct routes_config *c, const struct route *r, struct addr *ret)
 {
 	bool objects = c->nexthops && r->dst.addr.family == AF_INET;
 
-	if (r->protocol != c->protocol || r->type != RTN_UNICAST ||
-	    r->metric != routes_metric(r->dst.addr.family))
+	if (r->protocol != c->protocol || r->type != RTN_UNICAST || routes_beside(r))
 		return false;
 	*ret = (struct addr){ .family = AF_UNSPEC };
 	/* With nexthop_compat_mode=0 the kernel does not tell the gateway beside the id. */

@@ -15,6 +15,8 @@ static struct nl_msg *route_msg(int type, unsigned flags, const struct route *r,
 	const struct rtmsg body = {
 		.rtm_family = r->dst.addr.family,
 		.rtm_dst_len = r->dst.len,
+		.rtm_src_len = r->src.len,
+		.rtm_tos = r->tos,
 		.rtm_table = RT_TABLE_MAIN,
 		.rtm_protocol = r->protocol,
 		.rtm_scope = scope,
@@ -24,6 +26,7 @@ static struct nl_msg *route_msg(int type, unsigned flags, const struct route *r,
 
 	if (msg && (nlmsg_append(msg, (void *)&body, sizeof(body), NLMSG_ALIGNTO) < 0 ||
 		    (r->dst.len && attr_put_addr(msg, RTA_DST, &r->dst.addr) < 0) ||
+		    (r->src.len && attr_put_addr(msg, RTA_SRC, &r->src.addr) < 0) ||
 		    (r->metric && nla_put_u32(msg, RTA_PRIORITY, r->metric) < 0))) {
 		nlmsg_free(msg);
 		return NULL;
@@ -100,6 +103,7 @@ static int parse_any(const struct nlmsghdr *msg, struct route *ret, uint32_t *re
 	r.dst.addr.family = body->rtm_family;
 	if (addr_size(&r.dst.addr) == 0 ||
 	    (attrs[RTA_DST] && attr_get_addr(attrs[RTA_DST], body->rtm_family, &r.dst.addr) < 0) ||
+	    (attrs[RTA_SRC] && attr_get_addr(attrs[RTA_SRC], body->rtm_family, &r.src.addr) < 0) ||
 	    (attrs[RTA_GATEWAY] &&
 	     attr_get_addr(attrs[RTA_GATEWAY], body->rtm_family, &r.gateway) < 0))
 		return -EINVAL;
@@ -109,6 +113,8 @@ static int parse_any(const struct nlmsghdr *msg, struct route *ret, uint32_t *re
 		r.nexthop = nla_get_u32(attrs[RTA_NH_ID]);
 	if (attrs[RTA_PRIORITY])
 		r.metric = nla_get_u32(attrs[RTA_PRIORITY]);
+	r.src.len = body->rtm_src_len;
+	r.tos = body->rtm_tos;
 	r.protocol = body->rtm_protocol;
 	r.type = body->rtm_type;
 	*ret = r;

@@ -231,6 +231,30 @@ def test_no_route_goes_by_a_nexthop_of_somebody_elses(pair):
     first.wait_routes(others, 10)
 
 
+def test_a_foreign_route_of_another_tos_is_no_clash(pair):
+    """The kernel has room for both. It was taken for one in our place, before or after it came."""
+    first, second = pair
+    cluster, foreign = first.cluster, f"{first.cluster.net}.0.9"
+    expected = first.routes()
+    before = first.metric("poplin_resyncs_total")
+    first.ip("route", "add", second.subnet, "tos", "0x10", "via", foreign)
+    # What follows is told after it, and is put back next to another one.
+    first.ip("route", "add", "10.2.200.0/24", "tos", "0x10", "via", foreign)
+    cluster.put("/poplin/nodes/late", record("10.2.200.0/24", f"{cluster.net}.0.70"))
+    wait_for(lambda: first.routes() == {**expected, "10.2.200.0/24": f"{cluster.net}.0.70"},
+             "the late one", 10)
+    for subnet in (second.subnet, "10.2.200.0/24"):
+        first.ip("route", "del", subnet, "proto", "84")
+        wait_for(lambda s=subnet: s in first.routes(), "it to come back", 3)
+        wait_for(lambda s=subnet: (route(first, s) or {}).get("state") == "installed", "its state")
+    first.ip("link", "set", "eth0", "txqueuelen", "997")
+    wait_for(lambda: first.metric("poplin_resyncs_total") > before, "a comparison")
+    assert first.metric('poplin_netlink_errors_total{errno="EEXIST"}') in (None, 0)
+    assert len(first.ip_json("route", "show", second.subnet)) == 2
+    first.ip("route", "del", second.subnet, "tos", "0x10")
+    assert not [r for r in first.status("/status/routes")["routes"] if r["state"] == "clash"]
+
+
 @pytest.mark.parametrize("cause", ["delete", "replace", "link"])
 def test_repairs_take_milliseconds_from_the_notification(pair, cause):
     """The best of some: what else runs on the machine says nothing about the agent."""

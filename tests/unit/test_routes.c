@@ -349,6 +349,46 @@ static void test_recognize(void **state)
 	assert_false(routes_recognize(&conf, &r, &found));
 }
 
+/* Routes for some packets alone: the kernel keeps them apart from ours, and so do we. */
+static void test_routes_of_a_tos_or_a_source_stand_beside_ours(void **state)
+{
+	const struct prefix source = prefix("fd00:5::/64");
+	struct prefix address = prefix("fd00::1/64");
+	struct route foreign[] = {
+		{ .dst = prefix("10.2.1.0/24"), .gateway = addr("172.16.0.99"), .tos = 0x10 },
+		{ .dst = prefix("fd00:2:0:1::/64"), .gateway = addr("fd00::9"), .src = source },
+	};
+	static const char *const gateways[] = { "172.16.0.2", "fd00::2" };
+	struct route is;
+	struct addr found;
+
+	assert_ok(address_ensure(nl, conf.index, &address, &err));
+	conf.nexthops = false;
+	for (size_t i = 0; i < countof(foreign); i++) {
+		struct route *f = &foreign[i];
+		char dst[PREFIX_TEXT_MAX];
+
+		(void)prefix_format(&f->dst, dst);
+		f->index = conf.index;
+		/* Not even of our own protocol it is the one that we would make. */
+		f->protocol = PROTOCOL;
+		assert_ok(request(route_put_msg(f, NLM_F_CREATE | NLM_F_EXCL)));
+		assert_int_equal(find_route(dst, &is), 1);
+		assert_int_equal(is.tos, f->tos);
+		assert_int_equal(prefix_cmp(&is.src, &f->src), 0);
+		assert_true(routes_beside(&is));
+		assert_false(routes_recognize(&conf, &is, &found));
+		assert_int_equal(put(dst, gateways[i], false), 0);
+		assert_int_equal(find_route(dst, NULL), 2);
+		assert_int_equal(remove_route(dst), 0);
+		assert_int_equal(find_route(dst, &is), 1);
+		assert_true(routes_beside(&is));
+		/* To be found as ours by its number it is removed by all that it has. */
+		assert_ok(routes_remove_all(nl, &conf, &err));
+		assert_int_equal(find_route(dst, NULL), 0);
+	}
+}
+
 /* -- many ---------------------------------------------------------------------- */
 
 struct results {
@@ -459,6 +499,7 @@ int main(void)
 		routes_test(test_ipv6),
 		routes_test(test_plain_is_ours_by_our_link_alone),
 		routes_test(test_recognize),
+		routes_test(test_routes_of_a_tos_or_a_source_stand_beside_ours),
 		routes_test(test_many),
 		routes_test(test_remove_all_is_ours_alone),
 		routes_test(test_default_route),

@@ -40,10 +40,14 @@ int routes_add_route(const struct routes_config *c, struct netlink_batch *b,
 int routes_delete_route(const struct routes_config *c, struct netlink_batch *b,
 			const struct prefix *dst, size_t tag, struct err *err);
 
-/* The metric of our routes, as the kernel tells it: it clashes with others of the same. */
-uint32_t routes_metric(int family);
 /*
- * True when r is one that we would make (our protocol, the default metric): with the gateway it
+ * True when r does not stand in the place of a route of ours to the same prefix: it has another
+ * metric than the kernel gives ours, or is only for packets of some TOS or source. There is room for
+ * both of them.
+ */
+bool routes_beside(const struct route *r);
+/*
+ * True when r is one that we would make (our protocol, in our place): with the gateway it
  * goes by; AF_UNSPEC where it goes another way than we would choose, such as by another link.
  */
 bool routes_recognize(const struct routes_config *c, const struct route *r, struct addr *ret);

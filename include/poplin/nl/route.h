@@ -12,8 +12,10 @@ struct route {
 	unsigned index;	     /* outgoing link, or 0 */
 	uint32_t nexthop;    /* id of a nexthop object, or 0 */
 	uint32_t metric;
-	uint8_t protocol; /* RTPROT_* */
-	uint8_t type;	  /* RTN_*; route_put_msg() makes RTN_UNICAST ones */
+	struct prefix src; /* IPv6: of the packets that it is for; AF_UNSPEC: of all */
+	uint8_t tos;	   /* IPv4: of the packets that it is for; 0: of all */
+	uint8_t protocol;  /* RTPROT_* */
+	uint8_t type;	   /* RTN_*; route_put_msg() makes RTN_UNICAST ones */
 };
 
 struct nexthop {
@@ -24,7 +26,8 @@ struct nexthop {
 };
 
 /* Messages for netlink_request() and batches. flags: NLM_F_CREATE and NLM_F_EXCL or NLM_F_REPLACE.
- * NULL when memory is short. A delete matches destination, metric and protocol, nothing else. */
+ * NULL when memory is short. A delete matches destination, source, TOS, metric (0: any, the lowest
+ * first) and protocol, nothing else. */
 struct nl_msg *route_put_msg(const struct route *r, unsigned flags);
 /* What a route may say in addition; 0 or -1: nothing. Into the message of route_put_msg(). */
 struct route_details {
