@@ -140,12 +140,36 @@ static struct nl_msg *port_msg(const char *name, struct link_port port)
 	return msg;
 }
 
+/*
+ * A port of a bridge needs no IPv6 address of its own: with one each the kernel walks through the
+ * routes of all ports when one goes (addrconf_ifdown, net/ipv6/addrconf.c).
+ */
+static struct nl_msg *no_address_msg(const char *name)
+{
+	struct ifinfomsg body = { .ifi_family = AF_UNSPEC };
+	struct nl_msg *msg = nlmsg_alloc_simple(RTM_NEWLINK, 0);
+	struct nlattr *families = NULL, *ipv6 = NULL;
+
+	if (!msg || nlmsg_append(msg, &body, sizeof(body), NLMSG_ALIGNTO) < 0 ||
+	    nla_put_string(msg, IFLA_IFNAME, name) < 0 ||
+	    !(families = nla_nest_start(msg, IFLA_AF_SPEC)) ||
+	    !(ipv6 = nla_nest_start(msg, AF_INET6)) ||
+	    nla_put_u8(msg, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE) < 0) {
+		nlmsg_free(msg);
+		return NULL;
+	}
+	nla_nest_end(msg, ipv6);
+	nla_nest_end(msg, families);
+	return msg;
+}
+
 /* Takes first, and makes the port what it is to be in the same send. *ret_failed: 0 for first. */
 static int run_with_port(struct netlink *nl, struct nl_msg *first, const char *what,
-			 struct link_port port, const char *name, size_t *ret_failed,
+			 struct link_port port, const char *name, bool fresh, size_t *ret_failed,
 			 struct err *err)
 {
-	const char *const steps[] = { what, "set its port's flags" };
+	enum { STEP_FIRST, STEP_PORT, STEP_NO_IPV6 };
+	const char *const steps[] = { what, "set its port's flags", "keep IPv6 off it" };
 	auto_(netlink_batch_free) struct netlink_batch *batch = NULL;
 	int r = netlink_batch_new(&batch, err);
 
@@ -154,10 +178,16 @@ static int run_with_port(struct netlink *nl, struct nl_msg *first, const char *w
 		nlmsg_free(first);
 		return r;
 	}
-	r = netlink_batch_take(batch, first, 0, err);
+	r = netlink_batch_take(batch, first, STEP_FIRST, err);
 	if (r == 0 && (port.hairpin || port.isolated))
-		r = netlink_batch_take(batch, port_msg(name, port), 1, err);
-	return r < 0 ? r : netlink_batch_run(nl, batch, steps, ret_failed, err);
+		r = netlink_batch_take(batch, port_msg(name, port), STEP_PORT, err);
+	if (r == 0 && fresh)
+		r = netlink_batch_take(batch, no_address_msg(name), STEP_NO_IPV6, err);
+	if (r < 0)
+		return r;
+	r = netlink_batch_run(nl, batch, steps, ret_failed, err);
+	/* -EAFNOSUPPORT: there is no IPv6, or not with that MTU. */
+	return r == -EAFNOSUPPORT && *ret_failed == STEP_NO_IPV6 ? 0 : r;
 }
 
 int link_veth_create(struct netlink *nl, const struct link_veth *veth, struct err *err)
@@ -170,7 +200,7 @@ int link_veth_create(struct netlink *nl, const struct link_veth *veth, struct er
 	if (r == 0)
 		r = run_with_port(nl, veth_msg(veth), "create it",
 				  veth->master ? veth->port : (struct link_port){ 0 },
-				  veth->host_name, &failed, err);
+				  veth->host_name, veth->master != 0, &failed, err);
 	if (r < 0 && failed)
 		(void)link_delete_name(nl, veth->host_name, NULL);
 	return r < 0 ? err_wrap(err, r, "veth %s with peer %s", veth->host_name, veth->peer_name)
@@ -259,7 +289,7 @@ int link_attach(struct netlink *nl, const struct link *link, unsigned master, st
 		struct err *err)
 {
 	size_t failed;
-	int r = run_with_port(nl, up_msg(link->index, master), "attach it", port, link->name,
+	int r = run_with_port(nl, up_msg(link->index, master), "attach it", port, link->name, false,
 			      &failed, err);
 
 	return r < 0 ? err_wrap(err, r, "link %s", link->name) : 0;

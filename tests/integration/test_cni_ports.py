@@ -45,6 +45,18 @@ def set_mac(pod, mac):
     pod.ip("neighbour", "flush", "dev", "eth0")
 
 
+@pytest.mark.parametrize("mtu", [1500, 1200])
+def test_a_hosts_end_has_no_address_of_its_own(host, mtu):
+    """What IPv6 gives to each link by itself costs the kernel a walk over all when one goes. With an
+    MTU of less than 1,280 a link has no IPv6 at all, which is no reason to fail."""
+    pod, address, _, _ = add(host, "a", mtu=mtu)
+    beside, other, _, _ = add(host, "b", mtu=mtu)
+    assert reaches(pod, other) and reaches(beside, address) and reaches(pod, GATEWAY)
+    ports = host.netns.ip("-json", "address", "show", "type", "veth")
+    assert len(ports) == 2
+    assert [a["local"] for port in ports for a in port["addr_info"]] == []
+
+
 def nft(host, *argv):
     return subprocess.run(["ip", "netns", "exec", host.netns.name, "nft", *argv], text=True,
                           capture_output=True, check=False)
