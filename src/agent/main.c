@@ -151,7 +151,8 @@ int main(int argc, char **argv)
 	config = options.config ? options.config : DEFAULT_CONFIG_FILE;
 	if (settings_load(&settings, config, options.config != NULL, keep_warning, &warnings,
 			  &err) < 0) {
-		log_warnings(&warnings);
+		for (size_t i = 0; i < warnings.len; i += strlen(warnings.data + i) + 1)
+			fprintf(stderr, "poplind: %s\n", warnings.data + i);
 		fprintf(stderr, "poplind: %s\n", err.text);
 		return EXIT_WRONG;
 	}

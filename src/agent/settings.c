@@ -46,6 +46,8 @@ struct loader {
 	const char *file;
 	settings_warn_fn *warn;
 	void *arg;
+	struct err wrong; /* the wrong value that was met last */
+	unsigned nwrong;
 };
 
 static void *member_of(struct settings *s, unsigned id)
@@ -87,6 +89,14 @@ static void warn(const struct loader *l, const char *fmt, ...)
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	l->warn(text, l->arg);
+}
+
+/* All of them are told: the last one as the error, those before it as warnings. */
+static void note_wrong(struct loader *l, const struct err *why)
+{
+	if (l->nwrong++)
+		warn(l, "%s", l->wrong.text);
+	l->wrong = *why;
 }
 
 /* -- names ----------------------------------------------------------------- */
@@ -198,6 +208,7 @@ static const char *environment(unsigned id)
 static int on_line(const char *name, const char *value, unsigned line, void *arg, struct err *err)
 {
 	struct loader *l = arg;
+	struct err why = ERR_INIT;
 	unsigned id = find(name);
 
 	if (id == SETTINGS) {
@@ -214,9 +225,23 @@ static int on_line(const char *name, const char *value, unsigned line, void *arg
 		l->s->source[id].line = line;
 		return 0;
 	}
-	if (*value)
-		return set(l->s, id, value, SETTING_ORIGIN_FILE, line, err);
-	return set_default(l->s, id, err);
+	if (!*value)
+		return set_default(l->s, id, err);
+	if (set(l->s, id, value, SETTING_ORIGIN_FILE, line, &why) < 0)
+		note_wrong(l, &why);
+	return 0;
+}
+
+static void take_environment(struct loader *l)
+{
+	struct err why = ERR_INIT;
+
+	for (unsigned id = 0; id < SETTINGS; id++) {
+		const char *text = environment(id);
+
+		if (text && set(l->s, id, text, SETTING_ORIGIN_ENVIRONMENT, 0, &why) < 0)
+			note_wrong(l, &why);
+	}
 }
 
 static int fill_node_name(struct settings *s, const struct loader *l, struct err *err)
@@ -303,7 +328,7 @@ bool settings_cni_list(const struct settings *s)
 	return dot && strcmp(dot, ".conflist") == 0;
 }
 
-static int check_store(const struct settings *s, struct err *err)
+static int check_store(struct settings *s, struct err *err)
 {
 	struct store_access access;
 	int r;
@@ -313,7 +338,7 @@ static int check_store(const struct settings *s, struct err *err)
 	return r < 0 ? err_wrap(err, r, "access to etcd") : 0;
 }
 
-static int check_chain(const struct settings *s, struct err *err)
+static int check_chain(struct settings *s, struct err *err)
 {
 	json_t *plugins;
 
@@ -326,10 +351,8 @@ static int check_chain(const struct settings *s, struct err *err)
 	return 0;
 }
 
-static int check_together(struct settings *s, struct err *err)
+static int check_names(struct settings *s, struct err *err)
 {
-	int r;
-
 	/* The prefix itself, a record below it, a subnet's or the settings' key beside it. */
 	if (below(s->etcd_counter_key, s->etcd_prefix, "") ||
 	    below(s->etcd_counter_key, s->etcd_prefix, "-subnets") ||
@@ -342,10 +365,22 @@ static int check_together(struct settings *s, struct err *err)
 	if (strcmp(s->cni_config_location, s->cni_plugin_location) == 0)
 		return refuse_pair(s, SETTING_CNI_CONFIG_LOCATION, SETTING_CNI_PLUGIN_LOCATION,
 				   "two files cannot have one path", err);
-	r = check_network(s, err);
-	if (r == 0)
-		r = check_chain(s, err);
-	return r < 0 ? r : check_store(s, err);
+	return 0;
+}
+
+static void check_together(struct loader *l)
+{
+	static int (*const checks[])(struct settings * s, struct err * err) = {
+		check_names,
+		check_network,
+		check_chain,
+		check_store,
+	};
+	struct err why = ERR_INIT;
+
+	for (size_t i = 0; i < countof(checks); i++)
+		if (checks[i](l->s, &why) < 0)
+			note_wrong(l, &why);
 }
 
 /* Route protocol numbers in use: iproute2's rt_protos and the projects' own sources. */
@@ -359,6 +394,27 @@ static const struct {
 	{ 99, 99, "Open/R" },
 	{ 186, 198, "FRRouting" },
 };
+
+/* A runtime starts no pod with a list of which one plugin is missing. */
+static void remark_chain(const struct settings *s, const struct loader *l)
+{
+	char path[2 * SETTING_PATH_MAX];
+	json_t *plugins, *plugin;
+	size_t i;
+
+	if (chain_read(s->cni_chain, s->cni_type, &plugins, NULL) < 0)
+		return;
+	json_array_foreach (plugins, i, plugin) {
+		const char *slash = strrchr(s->cni_plugin_location, '/');
+
+		snprintf(path, sizeof(path), "%.*s/%s", (int)(slash - s->cni_plugin_location),
+			 s->cni_plugin_location,
+			 json_string_value(json_object_get(plugin, "type")));
+		if (access(path, F_OK) < 0 && errno == ENOENT)
+			warn(l, "CNI_CHAIN=%s: the plugin %s is not there", s->cni_chain, path);
+	}
+	json_decref(plugins);
+}
 
 static void remark_together(const struct settings *s, const struct loader *l)
 {
@@ -379,6 +435,7 @@ static void remark_together(const struct settings *s, const struct loader *l)
 		     "CNI_TYPE=%s is not the file name in CNI_PLUGIN_LOCATION=%s: the container "
 		     "runtime will look for the plugin by CNI_TYPE",
 		     s->cni_type, s->cni_plugin_location);
+	remark_chain(s, l);
 }
 
 /* -- public ---------------------------------------------------------------- */
@@ -400,24 +457,20 @@ int settings_load(struct settings *ret, const char *file, bool required, setting
 	}
 	if (file) {
 		r = envfile_read(file, on_line, &l, err);
+		if (r < 0 && l.nwrong)
+			warn(&l, "%s", l.wrong.text);
 		if (r < 0 && (r != -ENOENT || required))
 			return r;
 	}
-	for (unsigned id = 0; id < SETTINGS; id++) {
-		const char *text = environment(id);
-
-		if (!text)
-			continue;
-		r = set(s, id, text, SETTING_ORIGIN_ENVIRONMENT, 0, err);
+	take_environment(&l);
+	if (!l.nwrong) {
+		r = fill_node_name(s, &l, err);
 		if (r < 0)
 			return r;
+		check_together(&l);
 	}
-	r = fill_node_name(s, &l, err);
-	if (r < 0)
-		return r;
-	r = check_together(s, err);
-	if (r < 0)
-		return r;
+	if (l.nwrong)
+		return err_set(err, -EINVAL, "%s", l.wrong.text);
 	remark_together(s, &l);
 	*ret = *s;
 	return 0;
@@ -462,13 +515,25 @@ const char *settings_value(const struct settings *s, enum setting id,
 	return ret;
 }
 
+/* " (that of the interface)": what the help says of a default that is no value; else "". */
+static const char *meaning(unsigned id, const char *value, char *ret, size_t size)
+{
+	static const char mark[] = "(default: ";
+	const char *at = strstr(rows[id].help, mark);
+
+	snprintf(ret, size, "%s%s", *value || !at ? "" : " (",
+		 *value || !at ? "" : at + strlen(mark));
+	return ret;
+}
+
 void settings_print(const struct settings *s, FILE *out)
 {
-	char value[SETTING_LIST_MAX], where[SHOWN_MAX + 64];
+	char value[SETTING_LIST_MAX], where[SHOWN_MAX + 64], what[SHOWN_MAX];
 
 	for (unsigned id = 0; id < SETTINGS; id++) {
-		fprintf(out, "# %s\n%s=%s\n", origin_text(s, id, where, sizeof(where)),
-			rows[id].name, settings_value(s, id, value));
+		settings_value(s, id, value);
+		fprintf(out, "# %s%s\n%s=%s\n", origin_text(s, id, where, sizeof(where)),
+			meaning(id, value, what, sizeof(what)), rows[id].name, value);
 	}
 }
 

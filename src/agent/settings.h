@@ -165,7 +165,8 @@ typedef void settings_warn_fn(const char *text, void *arg);
 /*
  * Loads *ret from file (NULL: none) and the environment, checks each value and then all together.
  * required: a missing file is an error; otherwise it is as an empty one. Returns 0, or
- * -EINVAL (a wrong value or line), or what reading the file met. warn may be NULL.
+ * -EINVAL (a wrong value or line), or what reading the file met. Of several wrong values err tells the
+ * last one, and warn those before it. warn may be NULL.
  */
 int settings_load(struct settings *ret, const char *file, bool required, settings_warn_fn *warn,
 		  void *arg, struct err *err);
@@ -193,7 +194,7 @@ bool setting_reloadable(enum setting id);
 
 /* Writes the table for people: defaults, help, what is allowed. For poplind --help. */
 void settings_usage(FILE *out);
-/* Writes a configuration file that says where each value came from. For poplind --check-config. */
+/* Writes a configuration file that says where each value came from, and what an empty one means. For poplind --check-config. */
 void settings_print(const struct settings *s, FILE *out);
 /* Writes the table as mdoc(7) source, the body of poplin.conf(5)'s list. */
 void settings_mdoc(FILE *out);

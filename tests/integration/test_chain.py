@@ -209,6 +209,13 @@ def test_a_wrong_chain_is_refused_at_the_start(make_cluster):
     assert f"CNI_CHAIN='{path}'" in refused.stderr and "CNI_CONFIG_LOCATION='" in refused.stderr
     node.write_config(CNI_CONFIG_LOCATION=config)
     assert node.poplind("--check-config").returncode == 0
+    plugins = node.settings["CNI_PLUGIN_LOCATION"].parent
+    plugins.mkdir(parents=True)
+    for plugin in CHAIN[1:]:
+        (plugins / plugin["type"]).touch()
+    missing = f"CNI_CHAIN={path}: the plugin {plugins / 'portmap'} is not there"
+    told = node.poplind("--check-config").stderr
+    assert missing in told and told.count("is not there") == 1
     path.write_text('[{"type": "portmap"},\n 7]')
     refused = node.poplind(check=False)
     assert refused.returncode == 2 and f"{path}: plugin 2: not an object" in refused.stderr

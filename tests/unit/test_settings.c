@@ -430,6 +430,25 @@ static void print_settings(FILE *out)
 	settings_print(&s, out);
 }
 
+static void test_every_wrong_value_is_told(void **state)
+{
+	assert_refused("LEASE_TTL=soon\nMTU=1\nROUTE_WORKERS=4\nLOG_LEVEL=loud\n",
+		       "LOG_LEVEL='loud'");
+	assert_warned("LEASE_TTL='soon'");
+	assert_warned("MTU='1'");
+	assert_null(strstr(warnings.data, "ROUTE_WORKERS"));
+	assert_null(strstr(warnings.data, "LOG_LEVEL"));
+	setenv("LOG_FORMAT", "xml", 1);
+	assert_refused("LEASE_TTL=soon\nno setting\n", "expected NAME=value");
+	assert_warned("LEASE_TTL='soon'");
+	assert_refused("LEASE_TTL=soon\n", "LOG_FORMAT='xml'");
+	assert_warned("LEASE_TTL='soon'");
+	unsetenv("LOG_FORMAT");
+	/* What does not fit together, too. */
+	assert_refused("NODE_ADDRESS=10.2.0.1\nETCD_CERT_FILE=/nonexistent\n", "access to etcd");
+	assert_warned("a node's own address cannot lie in the pod network");
+}
+
 /* What --check-config prints is itself a configuration with the same meaning. */
 static void test_print(void **state)
 {
@@ -442,6 +461,10 @@ static void test_print(void **state)
 	text = printed(print_settings);
 	assert_non_null(strstr(text, ":1\nLEASE_TTL=33\n"));
 	assert_non_null(strstr(text, "# the default\nMTU=0\n"));
+	assert_non_null(
+		strstr(text, "# the default (that of the default route)\nNODE_INTERFACE=\n"));
+	assert_non_null(strstr(text, "# the default (none)\nETCD_USER=\n"));
+	assert_null(strstr(text, "(that of the interface)"));
 	unsetenv("NODE_NAME");
 	assert_loads(text);
 	settings_compare(&before, &s, &diff);
@@ -564,6 +587,7 @@ int main(void)
 		cmocka_unit_test_setup(test_long_values, setup),
 		cmocka_unit_test_setup(test_together, setup),
 		cmocka_unit_test_setup(test_compare, setup),
+		cmocka_unit_test_setup(test_every_wrong_value_is_told, setup),
 		cmocka_unit_test_setup(test_print, setup),
 		cmocka_unit_test_setup(test_usage, setup),
 		cmocka_unit_test_setup(test_manual, setup),
