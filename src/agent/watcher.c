@@ -66,6 +66,7 @@ struct watcher {
 	bool relisting;	    /* the list that runs is not the first one */
 	bool comparing;	    /* it is for comparison: the position before it is good */
 	bool own_seen;	    /* our own record stood in it */
+	bool holding;	    /* the queue, for the page that is applied */
 	bool proven;	    /* the store has the history that we followed */
 
 	struct mutex lock;
@@ -80,10 +81,24 @@ struct watcher {
 
 /* -- what the store tells --------------------------------------------------- */
 
+/*
+ * The workers get to see whole pages. Never while we wait for the store: repairs have nothing to do
+ * with it.
+ */
+static void hold(struct watcher *w, bool holding)
+{
+	if (holding && !w->holding)
+		queue_hold(w->queue);
+	else if (!holding && w->holding)
+		queue_release(w->queue);
+	w->holding = holding;
+}
+
 static int on_listed(const struct store_change *change, void *arg, struct err *err)
 {
 	struct watcher *w = arg;
 
+	hold(w, true);
 	if (w->relisting && strcmp(change->node, w->node) == 0) {
 		w->own_seen = true;
 		w->on_own(change, w->arg);
@@ -105,13 +120,9 @@ static void check_own_record(struct watcher *w)
 	w->relisting = true;
 }
 
-/* The workers get to see whole pages. */
 static void on_page(void *arg)
 {
-	struct watcher *w = arg;
-
-	queue_release(w->queue);
-	queue_hold(w->queue);
+	hold(arg, false);
 }
 
 static int on_watched(const struct store_change *change, void *arg, struct err *err)
@@ -177,9 +188,8 @@ static int list(struct watcher *w, struct err *err)
 
 	w->own_seen = false;
 	peers_begin_sync(w->peers);
-	queue_hold(w->queue);
 	r = store_list(w->store, &handler, err);
-	queue_release(w->queue);
+	hold(w, false); /* it may have ended in the middle of a page */
 	plan_comparison(w);
 	if (r < 0)
 		return r;

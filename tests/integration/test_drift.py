@@ -254,6 +254,29 @@ def test_a_foreign_route_of_another_tos_is_no_clash(pair):
     first.ip("route", "del", second.subnet, "tos", "0x10")
     assert not [r for r in first.status("/status/routes")["routes"] if r["state"] == "clash"]
 
+def test_repairs_do_not_wait_for_a_store_that_keeps_a_list_waiting(make_cluster):
+    """etcd stops, and a full comparison with it waits for its first page until it gives up."""
+    cluster = make_cluster(RESYNC_INTERVAL=1)
+    first, second = cluster.start_nodes(2)
+    expected = {second.subnet: second.address}
+    lists = 'poplin_watch_restarts_total{reason="compare"}'
+    member = cluster.members[0]
+    member.pause()
+    try:
+        before = first.metric(lists)
+        wait_for(lambda: first.metric(lists) > before, "a list that waits", 10)
+        taken = []
+        for _ in range(5):
+            watch = RouteWatch(first, "delete", 1)
+            first.ip("route", "del", second.subnet)
+            began, last = watch.times()
+            taken.append(last - began)
+            first.wait_routes(expected)
+        assert "the store cannot be followed" not in first.log()  # the list waited all the time
+    finally:
+        member.heal()
+    assert sorted(taken)[2] < 0.01 and max(taken) < 0.5, taken
+
 
 @pytest.mark.parametrize("cause", ["delete", "replace", "link"])
 def test_repairs_take_milliseconds_from_the_notification(pair, cause):
