@@ -150,7 +150,10 @@ static void take_address(struct monitor *m, const struct nlmsghdr *msg,
 /* Pods are cut off when somebody reloads his sysctls: that is not left to the next resync. */
 static void take_forwarding(struct monitor *m, const struct link_forwarding *f)
 {
-	if (!f->on && (f->index == 0 || f->index == m->bridge_index))
+	struct routes_config config;
+
+	pool_get_routes(m->config.pool, &config);
+	if (!f->on && (f->index == 0 || f->index == m->bridge_index || f->index == config.index))
 		m->bridge_changed = true;
 }
 

@@ -53,6 +53,7 @@ static int reconcile_bridge(struct agent *a, struct err *err)
 {
 	const struct bridge bridge = {
 		.name = a->bridge_name,
+		.uplink = a->node.interface,
 		.subnet = a->subnet,
 		.pods = a->network.pods,
 		.kept = a->leftovers.subnets,

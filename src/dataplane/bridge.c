@@ -137,21 +137,34 @@ static int ensure_address(struct netlink *nl, const struct bridge *b, unsigned i
 	return r;
 }
 
+/* The link's own. */
+static int ensure_link_forwarding(const char *family, const char *link, bool *changed,
+				  struct err *err)
+{
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "net/%s/conf/%s/forwarding", family, link);
+	return sysctl_ensure(path, "1", changed, err);
+}
+
 /*
- * The node's setting, which sets that of each link there is, and the bridge's own: it was made
- * later, and "default" may say something else.
+ * The node's setting, which sets that of each link there is, and the links' own: that of the one
+ * that a packet comes in by decides, the bridge was made later, and "default" may say something
+ * else.
  */
 static int ensure_forwarding(const struct bridge *b, bool *changed, struct err *err)
 {
 	bool ipv4 = b->subnet.addr.family == AF_INET;
-	char own[64];
+	const char *family = ipv4 ? "ipv4" : "ipv6";
 	int r;
 
 	r = sysctl_ensure(ipv4 ? "net/ipv4/ip_forward" : "net/ipv6/conf/all/forwarding", "1",
 			  changed, err);
-	(void)snprintf(own, sizeof(own), "net/%s/conf/%s/forwarding", ipv4 ? "ipv4" : "ipv6",
-		       b->name);
-	return r == 0 ? sysctl_ensure(own, "1", changed, err) : r;
+	if (r == 0)
+		r = ensure_link_forwarding(family, b->name, changed, err);
+	if (r == 0 && b->uplink)
+		r = ensure_link_forwarding(family, b->uplink, changed, err);
+	return r;
 }
 
 /*

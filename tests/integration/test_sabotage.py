@@ -168,11 +168,25 @@ def test_lost_notifications_lose_nothing(saboteur):
     assert saboteur.node.metric("poplin_netlink_overruns_total") >= 2
 
 
+def switch_off(node, name):
+    """A sysctl, which is to be on again soon."""
+    path = f"/proc/sys/net/{name}"
+    run("ip", "netns", "exec", node.namespace, "sh", "-c", f"echo 0 >{path}")
+    wait_for(lambda: run("ip", "netns", "exec", node.namespace, "cat", path) == "1\n", path, 3)
+
+
 def test_forwarding_comes_back_at_once(saboteur):
     node = saboteur.node
-    for name in ("ip_forward", "conf/poplin0/forwarding"):
-        path = f"/proc/sys/net/ipv4/{name}"
-        run("ip", "netns", "exec", node.namespace, "sh", "-c", f"echo 0 >{path}")
-        wait_for(lambda p=path: run("ip", "netns", "exec", node.namespace, "cat", p) == "1\n",
-                 path, 3)
-    assert node.metric('poplin_drift_repairs_total{kind="bridge"}') >= 2
+    for name in ("ip_forward", "conf/poplin0/forwarding", "conf/eth0/forwarding"):
+        switch_off(node, f"ipv4/{name}")
+    assert node.metric('poplin_drift_repairs_total{kind="bridge"}') >= 3
+
+
+def test_forwarding_of_ipv6_comes_back_at_once(make_cluster):
+    cluster = make_cluster(RESYNC_INTERVAL=86400, IP_SUBNET="fd00:77::/48", IP_SUBNET_MARGIN=16,
+                           NODE_INTERFACE="eth0")
+    node = cluster.node("six")
+    node.ip("address", "add", "fd00:1::1/64", "dev", "eth0", "nodad")
+    node.start(ready=True)
+    for name in ("all", "poplin0", "eth0"):
+        switch_off(node, f"ipv6/conf/{name}/forwarding")

@@ -144,6 +144,34 @@ static void test_forwarding_of_the_bridge(void **state)
 	assert_false(ensure());
 }
 
+/* Packets of other nodes' pods come in by it. */
+static void test_forwarding_of_the_uplink(void **state)
+{
+	static const char *const own[] = { "net/ipv4/conf/up0/forwarding",
+					   "net/ipv6/conf/up0/forwarding" };
+	static const char *const subnets[] = { "10.2.1.0/24", "fd00:2::/64" };
+	static const char *const pods[] = { "10.2.0.0/16", "fd00:2::/48" };
+	struct bridge b = conf();
+	bool changed;
+
+	make_veth("up0", "up1");
+	b.uplink = "up0";
+	for (unsigned i = 0; i < 2; i++) {
+		b.subnet = prefix(subnets[i]);
+		b.pods = prefix(pods[i]);
+		assert_ok(bridge_ensure(nl, &b, &changed, &err));
+		assert_ok(sysctl_ensure(own[i], "0", &changed, &err));
+		changed = false;
+		assert_ok(bridge_ensure(nl, &b, &changed, &err));
+		assert_true(changed);
+		changed = false;
+		assert_ok(sysctl_ensure(own[i], "1", &changed, &err));
+		assert_false(changed);
+		assert_ok(bridge_ensure(nl, &b, &changed, &err));
+		assert_false(changed);
+	}
+}
+
 /* Pods of a subnet that was lost keep their gateway, and the MAC that they know it by. */
 static void test_kept_subnets(void **state)
 {
@@ -452,6 +480,7 @@ int main(void)
 		netns_test(test_made_once),
 		netns_test(test_repaired),
 		netns_test(test_forwarding_of_the_bridge),
+		netns_test(test_forwarding_of_the_uplink),
 		netns_test(test_kept_subnets),
 		netns_test(test_name_taken),
 		netns_test(test_adopted),

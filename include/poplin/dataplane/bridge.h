@@ -12,6 +12,7 @@
 
 struct bridge {
 	const char *name;
+	const char *uplink;   /* the interface to the other nodes, or NULL: not looked after */
 	struct prefix subnet; /* the node's */
 	struct prefix pods;   /* the cluster's pod network, which subnet lies in */
 	/* Subnets of pods that outlived the claim to them: their gateways stay. Borrowed. */
@@ -24,8 +25,8 @@ struct bridge {
  * Makes the bridge what it should be, or creates it: fixed MAC derived from the subnet, so that it
  * does not follow the lowest port and break flows, and left alone when it is that of a subnet held
  * before, which pods know; MTU; the gateway addresses (first host of the subnet and of each kept
- * one), and no other address of the pod network; up; forwarding on,
- * the node's and the bridge's own.
+ * one), and no other address of the pod network; up; forwarding on, the node's, the bridge's own and
+ * the uplink's.
  * Only what differs is touched. *ret_changed says whether anything was. Returns the bridge's index,
  * or a negative errno; -EEXIST: a link of that name is not a bridge.
  */
