@@ -5,7 +5,8 @@
  * state is shared by count: the stop waits a moment for the thread, and otherwise leaves it its
  * share. A thread that comes back later finds itself stopped, tells nobody, and frees what is left.
  *
- * Names are few (bare records are those of the Python agent), so a list that is walked will do.
+ * All records may be bare, as those of the Python agent are, so names are in two trees: by name, and
+ * by when each is due.
  */
 #include "resolver.h"
 
@@ -14,11 +15,11 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 
 #include "poplin/base/clock.h"
 #include "poplin/base/log.h"
 #include "poplin/base/thread.h"
+#include "poplin/base/tree.h"
 
 #define RETRY_MIN_NS	 (5 * NS_PER_S)
 #define RETRY_MAX_NS	 (60 * NS_PER_S)
@@ -26,13 +27,16 @@
 #define STOP_PATIENCE_NS NS_PER_S
 
 struct name {
-	SLIST_ENTRY(name) in_list;
+	RB_ENTRY(name) by_text, by_due;
 	int64_t due_ns;
 	unsigned failures;
 	bool asked;	     /* wanted (again) since the look-up that runs began */
 	struct addr address; /* the last one that was found */
 	char text[];
 };
+
+RB_HEAD(text_tree, name);
+RB_HEAD(due_tree, name);
 
 struct resolver {
 	int family;
@@ -42,20 +46,41 @@ struct resolver {
 	struct cond wake;
 	struct cond ended;
 	/* Under lock. */
-	SLIST_HEAD(name_list, name) names;
+	struct text_tree names;
+	struct due_tree due; /* the same names */
 	bool stop;
 	bool running;	/* the thread has its share */
 	bool abandoned; /* the thread has the last share */
 };
 
+static int text_cmp(const struct name *a, const struct name *b)
+{
+	return strcmp(a->text, b->text);
+}
+
+static int due_cmp(const struct name *a, const struct name *b)
+{
+	if (a->due_ns != b->due_ns)
+		return a->due_ns < b->due_ns ? -1 : 1;
+	return text_cmp(a, b);
+}
+
+TREE_GENERATE(text_tree, name, by_text, text_cmp)
+TREE_GENERATE(due_tree, name, by_due, due_cmp)
+
+static void remove_locked(struct resolver *r, struct name *name)
+{
+	RB_REMOVE(text_tree, &r->names, name);
+	RB_REMOVE(due_tree, &r->due, name);
+	free(name);
+}
+
 static void resolver_free(struct resolver *r)
 {
-	struct name *name;
+	struct name *name, *next;
 
-	while ((name = SLIST_FIRST(&r->names))) {
-		SLIST_REMOVE_HEAD(&r->names, in_list);
-		free(name);
-	}
+	RB_FOREACH_SAFE(name, text_tree, &r->names, next)
+	remove_locked(r, name);
 	cond_done(&r->wake);
 	cond_done(&r->ended);
 	mutex_done(&r->lock);
@@ -83,25 +108,22 @@ static struct addr look_up(const char *text, int family)
 	return address;
 }
 
-/* The name that is due first, or NULL. */
-static struct name *next_locked(struct resolver *r)
-{
-	struct name *name, *first = NULL;
-
-	SLIST_FOREACH (name, &r->names, in_list)
-		if (!first || name->due_ns < first->due_ns)
-			first = name;
-	return first;
-}
-
+/* NULL, or the name in the tree that is not `key`, which has no text of its own. */
 static struct name *find_locked(struct resolver *r, const char *text)
 {
-	struct name *name;
+	struct name *name = RB_ROOT(&r->names);
+	int order;
 
-	SLIST_FOREACH (name, &r->names, in_list)
-		if (strcmp(name->text, text) == 0)
-			return name;
-	return NULL;
+	while (name && (order = strcmp(text, name->text)) != 0)
+		name = order < 0 ? RB_LEFT(name, by_text) : RB_RIGHT(name, by_text);
+	return name;
+}
+
+static void set_due_locked(struct resolver *r, struct name *name, int64_t due_ns)
+{
+	RB_REMOVE(due_tree, &r->due, name);
+	name->due_ns = due_ns;
+	RB_INSERT(due_tree, &r->due, name);
 }
 
 /* Waits for a name that is due and copies it. False: stop. */
@@ -111,7 +133,7 @@ static bool wait_for_name(struct resolver *r, char *ret, size_t size)
 
 	mutex_hold(&r->lock);
 	for (;;) {
-		name = next_locked(r);
+		name = RB_MIN(due_tree, &r->due);
 
 		if (r->stop)
 			return false;
@@ -131,13 +153,14 @@ static bool note_answer(struct resolver *r, const char *text, struct addr *addre
 {
 	bool known = address->family != AF_UNSPEC;
 	struct name *name;
+	int64_t wait_ns;
 
 	mutex_hold(&r->lock);
 	name = find_locked(r, text);
 	name->failures = known ? 0 : name->failures + 1;
-	name->due_ns =
-		clock_ns() + (known ? jitter_ns(LOOK_AGAIN_NS, 10)
-				    : backoff_ns(name->failures, RETRY_MIN_NS, RETRY_MAX_NS));
+	wait_ns = known ? jitter_ns(LOOK_AGAIN_NS, 10)
+			: backoff_ns(name->failures, RETRY_MIN_NS, RETRY_MAX_NS);
+	set_due_locked(r, name, clock_ns() + wait_ns);
 	if (known)
 		name->address = *address;
 	*address = name->address;
@@ -153,8 +176,7 @@ static void drop(struct resolver *r, const char *text)
 	name = find_locked(r, text);
 	if (name->asked)
 		return;
-	SLIST_REMOVE(&r->names, name, name, in_list);
-	free(name);
+	remove_locked(r, name);
 }
 
 static void *run(void *arg)
@@ -196,10 +218,11 @@ void resolver_want(struct resolver *r, const char *node)
 			return;
 		}
 		memcpy(name->text, node, len);
-		SLIST_INSERT_HEAD(&r->names, name, in_list);
+		RB_INSERT(text_tree, &r->names, name);
+		RB_INSERT(due_tree, &r->due, name);
 	}
 	name->asked = true;
-	name->due_ns = 0;
+	set_due_locked(r, name, 0);
 	cond_signal(&r->wake);
 }
 
@@ -218,7 +241,8 @@ int resolver_start(struct resolver **ret, int family, resolver_fn *fn, void *arg
 	mutex_init(&r->lock, LOCK_RESOLVER);
 	cond_init(&r->wake);
 	cond_init(&r->ended);
-	SLIST_INIT(&r->names);
+	RB_INIT(&r->names);
+	RB_INIT(&r->due);
 	code = thread_start(&thread, "resolver", run, r);
 	if (code < 0) {
 		resolver_free(r);

@@ -254,6 +254,7 @@ def test_a_foreign_route_of_another_tos_is_no_clash(pair):
     first.ip("route", "del", second.subnet, "tos", "0x10")
     assert not [r for r in first.status("/status/routes")["routes"] if r["state"] == "clash"]
 
+
 def test_repairs_do_not_wait_for_a_store_that_keeps_a_list_waiting(make_cluster):
     """etcd stops, and a full comparison with it waits for its first page until it gives up."""
     cluster = make_cluster(RESYNC_INTERVAL=1)

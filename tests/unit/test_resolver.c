@@ -3,6 +3,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <time.h>
 
 #include "agent/resolver.h"
 #include "poplin/base/clock.h"
@@ -137,6 +138,37 @@ static void a_name_that_nobody_wants_is_forgotten(void **state)
 	assert_string_equal(last, "none");
 }
 
+static int64_t process_ns(void)
+{
+	struct timespec t;
+
+	assert_int_equal(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t), 0);
+	return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+/* The record of each may be one of the Python agent's. Walks over all of them took 5 s and more. */
+static void many_names_cost_no_walk_over_all_of_them(void **state)
+{
+	const int64_t until = clock_ns() + 60 * NS_PER_S, began = process_ns();
+	const unsigned names = 50000;
+	char name[16];
+
+	set("192.0.2.1", true);
+	mutex_lock(&lock);
+	calls = 0;
+	mutex_unlock(&lock);
+	for (unsigned i = 0; i < names; i++) {
+		(void)snprintf(name, sizeof(name), "node%u", i);
+		resolver_want(*state, name);
+	}
+	mutex_lock(&lock);
+	while (calls < names && cond_wait_until(&told, &lock, until))
+		;
+	mutex_unlock(&lock);
+	assert_true(calls >= names);
+	assert_true(process_ns() - began < 3 * NS_PER_S);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, start, stop)
@@ -144,6 +176,7 @@ int main(void)
 		TEST(a_name_server_that_is_away_costs_no_address),
 		TEST(whoever_asks_again_is_told_again),
 		TEST(a_name_that_nobody_wants_is_forgotten),
+		TEST(many_names_cost_no_walk_over_all_of_them),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
