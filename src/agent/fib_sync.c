@@ -43,6 +43,7 @@ struct snapshot {
 	struct prefix foreign; /* the last one of our metric that is not ours; AF_UNSPEC: none */
 	struct seen_hop *hops;
 	size_t nhops, hops_size;
+	bool strays;
 	size_t routes_start; /* of the family being dumped, for a restart */
 };
 
@@ -67,6 +68,7 @@ static int see_route(const struct route *r, void *arg)
 	struct snapshot *s = arg;
 	struct addr gateway;
 
+	s->strays = s->strays || routes_is_stray(s->config, r);
 	if (!routes_recognize(s->config, r, &gateway)) {
 		if (!routes_beside(r))
 			s->foreign = r->dst;
@@ -201,6 +203,7 @@ int fib_sync(struct fib *f, struct netlink *nl, const struct routes_config *conf
 
 	if (r == 0) {
 		mutex_lock(&f->lock);
+		f->stats.strays = s.strays;
 		r = merge_hops_locked(f, &s, began);
 		if (r == 0)
 			r = merge_routes_locked(f, &s, began);

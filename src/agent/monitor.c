@@ -85,6 +85,7 @@ static void take_route(struct monitor *m, const struct nlmsghdr *msg, const stru
 		m->uplink_changed = true;
 	pool_get_routes(m->config.pool, &config);
 	ours = routes_recognize(&config, r, &gateway);
+	m->sync_due = m->sync_due || (!gone && routes_is_stray(&config, r));
 	if (!ours && (routes_beside(r) || !concerns_us(m, &r->dst, &is)))
 		return;
 	if (ours && gone) {
@@ -235,6 +236,30 @@ static void read_notifications(struct monitor *m)
 
 /* -- the full comparison -------------------------------------------------------- */
 
+/*
+ * No worker knows of routes of our protocol that do not stand in our place. Like all that may be
+ * stale they stay until it is certain what is.
+ */
+static void remove_strays(struct monitor *m, const struct routes_config *config)
+{
+	struct err err = ERR_INIT;
+	struct fib_stats stats;
+	unsigned count;
+
+	fib_stats(m->config.fib, &stats);
+	if (!stats.strays || !pool_sweeps(m->config.pool))
+		return;
+	if (routes_remove_strays(m->nl, config, &count, &err) < 0)
+		log_limited(LOG_WARN, "cannot remove routes of our protocol" KV("error", "%s"),
+			    err.text);
+	if (count)
+		log_info("routes of our protocol removed that were not made by us" KV("routes",
+										      "%u"),
+			 count);
+	for (unsigned i = 0; i < count; i++)
+		metric_inc_label(METRIC_DRIFT_REPAIRS, METRIC_DRIFT_ROUTE);
+}
+
 static int sync_now(struct monitor *m, struct err *err)
 {
 	int64_t start = clock_ns(), work = clock_thread_ns(), now;
@@ -251,6 +276,7 @@ static int sync_now(struct monitor *m, struct err *err)
 	m->sync_due = m->sync_due || r > 0;
 	different = fib_queue_difference(m->config.fib, m->config.peers, m->config.queue);
 	queue_release(m->config.queue);
+	remove_strays(m, &config);
 	now = clock_ns();
 	if (m->paid_ns < now)
 		m->paid_ns = now;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "poplin/base/clock.h"
 #include "worker.h"
 
 static void worker_free(struct worker *worker)
@@ -146,6 +147,11 @@ void pool_set_sweep(struct pool *p, int64_t listed_ns, int64_t sweep_ns)
 {
 	p->sweep_ns = sweep_ns;
 	p->listed_ns = listed_ns;
+}
+
+bool pool_sweeps(const struct pool *p)
+{
+	return clock_ns() >= p->sweep_ns;
 }
 
 const char *route_failure_text(int result)

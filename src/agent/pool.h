@@ -51,5 +51,6 @@ void pool_set_link(struct pool *p, unsigned index);
  * to remove it. Both are INT64_MAX at first, and again while the store is not trusted.
  */
 void pool_set_sweep(struct pool *p, int64_t listed_ns, int64_t sweep_ns);
+bool pool_sweeps(const struct pool *p); /* whether that time has come */
 
 #endif

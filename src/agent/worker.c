@@ -137,7 +137,7 @@ static bool stays(const struct worker *worker, size_t item)
 {
 	const struct pool *p = worker->pool;
 
-	return worker->work.items[item].event_ns <= p->listed_ns && clock_ns() < p->sweep_ns;
+	return worker->work.items[item].event_ns <= p->listed_ns && !pool_sweeps(p);
 }
 
 static int plan_delete(struct worker *worker, size_t item, const struct prefix *prefix,

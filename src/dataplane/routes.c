@@ -14,6 +14,14 @@ static int add_take(struct netlink_batch *b, struct nl_msg *msg, size_t tag, str
 	return r < 0 ? err_errno(err, r, "route batch") : 0;
 }
 
+/* The kernel gives an IPv6 route without a metric this one (IP6_RT_PRIO_USER, ip6_fib.h). */
+#define IPV6_DEFAULT_METRIC 1024
+
+static uint32_t metric_of(int family)
+{
+	return family == AF_INET6 ? IPV6_DEFAULT_METRIC : 0;
+}
+
 static unsigned put_flags(bool replace)
 {
 	return NLM_F_CREATE | (replace ? NLM_F_REPLACE : NLM_F_EXCL);
@@ -62,28 +70,29 @@ int routes_add_route(const struct routes_config *c, struct netlink_batch *b,
 int routes_delete_route(const struct routes_config *c, struct netlink_batch *b,
 			const struct prefix *dst, size_t tag, struct err *err)
 {
-	const struct route r = { .dst = *dst, .protocol = c->protocol };
+	const struct route r = {
+		.dst = *dst,
+		.protocol = c->protocol,
+		.metric = metric_of(dst->addr.family),
+	};
 
 	return add_take(b, route_delete_msg(&r), tag, err);
 }
 
-/* The kernel gives an IPv6 route without a metric this one (IP6_RT_PRIO_USER, ip6_fib.h). */
-#define IPV6_DEFAULT_METRIC 1024
-
 bool routes_beside(const struct route *r)
 {
-	uint32_t ours = r->dst.addr.family == AF_INET6 ? IPV6_DEFAULT_METRIC : 0;
-
-	return r->metric != ours || r->tos || r->src.len;
+	return r->metric != metric_of(r->dst.addr.family) || r->tos || r->src.len;
 }
 
 bool routes_recognize(const struct routes_config *c, const struct route *r, struct addr *ret)
 {
 	bool objects = c->nexthops && r->dst.addr.family == AF_INET;
 
-	if (r->protocol != c->protocol || r->type != RTN_UNICAST || routes_beside(r))
+	if (r->protocol != c->protocol || routes_beside(r))
 		return false;
 	*ret = (struct addr){ .family = AF_UNSPEC };
+	if (r->type != RTN_UNICAST)
+		return true;
 	/* With nexthop_compat_mode=0 the kernel does not tell the gateway beside the id. */
 	if (objects && r->nexthop)
 		*ret = addr_from_ipv4(r->nexthop);
@@ -92,11 +101,19 @@ bool routes_recognize(const struct routes_config *c, const struct route *r, stru
 	return true;
 }
 
+bool routes_is_stray(const struct routes_config *c, const struct route *r)
+{
+	return r->protocol == c->protocol && routes_beside(r);
+}
+
 /* -- everything ------------------------------------------------------------- */
 
 struct removal {
+	const struct routes_config *config;
+	bool strays; /* alone */
 	struct netlink_batch *batch;
 	struct err *err;
+	unsigned count;
 	int failed; /* the first failure of a deletion */
 };
 
@@ -104,6 +121,8 @@ static int note_route(const struct route *r, void *arg)
 {
 	struct removal *removal = arg;
 
+	if (removal->strays && !routes_is_stray(removal->config, r))
+		return 0;
 	return add_take(removal->batch, route_delete_msg(r), 0, removal->err);
 }
 
@@ -118,6 +137,7 @@ static void take_result(size_t tag, int result, const char *text, void *arg)
 {
 	struct removal *removal = arg;
 
+	removal->count += result == 0;
 	/* Gone already is as good as removed. A dump that was begun anew lists some twice. */
 	if (result == 0 || result == -ESRCH || result == -ENOENT || removal->failed)
 		return;
@@ -125,21 +145,39 @@ static void take_result(size_t tag, int result, const char *text, void *arg)
 		err_errno(removal->err, result, "remove a route%s%s", text[0] ? ": " : "", text);
 }
 
-int routes_remove_all(struct netlink *nl, const struct routes_config *c, struct err *err)
+static int remove_some(struct netlink *nl, struct removal *removal)
 {
 	auto_(netlink_batch_free) struct netlink_batch *batch = NULL;
-	struct removal removal = { .err = err };
+	const struct routes_config *c = removal->config;
+	struct err *err = removal->err;
 	int r = netlink_batch_new(&batch, err);
 
 	if (r < 0)
 		return r;
-	removal.batch = batch;
-	r = route_foreach(nl, AF_INET, c->protocol, note_route, NULL, &removal, err);
+	removal->batch = batch;
+	r = route_foreach(nl, AF_INET, c->protocol, note_route, NULL, removal, err);
 	if (r == 0)
-		r = route_foreach(nl, AF_INET6, c->protocol, note_route, NULL, &removal, err);
-	if (r == 0 && c->nexthops)
-		r = nexthop_foreach(nl, c->protocol, note_nexthop, NULL, &removal, err);
+		r = route_foreach(nl, AF_INET6, c->protocol, note_route, NULL, removal, err);
+	if (r == 0 && c->nexthops && !removal->strays)
+		r = nexthop_foreach(nl, c->protocol, note_nexthop, NULL, removal, err);
 	if (r == 0)
-		r = netlink_batch_send(nl, batch, take_result, &removal, err);
-	return r < 0 ? r : removal.failed;
+		r = netlink_batch_send(nl, batch, take_result, removal, err);
+	return r < 0 ? r : removal->failed;
+}
+
+int routes_remove_strays(struct netlink *nl, const struct routes_config *c, unsigned *ret_count,
+			 struct err *err)
+{
+	struct removal removal = { .config = c, .strays = true, .err = err };
+	int r = remove_some(nl, &removal);
+
+	*ret_count = removal.count;
+	return r;
+}
+
+int routes_remove_all(struct netlink *nl, const struct routes_config *c, struct err *err)
+{
+	struct removal removal = { .config = c, .err = err };
+
+	return remove_some(nl, &removal);
 }

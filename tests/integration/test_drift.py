@@ -279,6 +279,56 @@ def test_repairs_do_not_wait_for_a_store_that_keeps_a_list_waiting(make_cluster)
     assert sorted(taken)[2] < 0.01 and max(taken) < 0.5, taken
 
 
+def proto84(node):
+    """What stands in the main table: sorted lists of destination, type, gateway, metric and TOS."""
+    return sorted([r["dst"], r.get("type", "unicast"), r.get("gateway"), r.get("metric"),
+                   r.get("tos")] for r in node.ip_json(node.family, "-N", "route", "show", "proto",
+                                                       "84"))
+
+
+@pytest.mark.parametrize("pods", ["10.2.0.0/16", "fd00:2::/56"])
+def test_routes_of_our_protocol_that_we_did_not_make_are_replaced_or_removed(make_cluster, pods):
+    """Whatever their type, metric or TOS. Those of other tables and protocols are not ours."""
+    cluster = make_cluster(RESYNC_INTERVAL=3600, IP_SUBNET=pods)
+    first, second = cluster.start_nodes(2)
+    ipv6 = first.family == "-6"
+    unused, late = (("fd00:2:0:c8::/64", "fd00:2:0:c9::/64") if ipv6 else
+                    ("10.2.200.0/24", "10.2.201.0/24"))
+    router = f"{cluster.net6}:1" if ipv6 else f"{cluster.net}.0.1"
+
+    def ip(*args):
+        first.ip(first.family, "route", *args)
+    expected = proto84(first)
+    strays = [[unused, "via", router, "proto", "84", "metric", "7"],
+              [second.subnet, "via", router, "proto", "84", "metric", "2000"]]
+    if not ipv6:
+        strays.append([second.subnet, "tos", "0x10", "via", router, "proto", "84"])
+    for table, proto in (("100", "84"), ("main", "85")):
+        ip("add", unused, "via", router, "proto", proto, "metric", "9", "table", table)
+
+    def check(what):
+        wait_for(lambda: proto84(first) == expected, lambda: f"{what}: {proto84(first)}", 5)
+    ip("replace", "blackhole", second.subnet, "proto", "84")
+    check("ours, that was replaced by a blackhole")
+    ip("add", "blackhole", unused, "proto", "84")
+    check("a blackhole that nobody asked for")
+    for stray in strays:
+        ip("add", *stray)
+        check(stray)
+    first.stop()
+    for stray in [["blackhole", late, "proto", "84"], *strays]:
+        ip("add", *stray)
+    cluster.put("/poplin/nodes/late", record(late, second.address))
+    first.start(ready=True)
+    expected = sorted([*expected, [late, *expected[0][1:]]])
+    check("what was there at the start")
+    assert {r["state"] for r in first.status("/status/routes")["routes"]} == {"installed"}
+    assert first.metric('poplin_drift_repairs_total{kind="route"}') >= len(strays)
+    # Neither of them was touched.
+    assert first.ip_json(first.family, "route", "show", unused, "table", "100", "proto", "84")
+    assert first.ip_json(first.family, "route", "show", unused, "proto", "85")
+
+
 @pytest.mark.parametrize("cause", ["delete", "replace", "link"])
 def test_repairs_take_milliseconds_from_the_notification(pair, cause):
     """The best of some: what else runs on the machine says nothing about the agent."""

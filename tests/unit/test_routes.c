@@ -344,9 +344,14 @@ static void test_recognize(void **state)
 	r = ours;
 	r.metric = 1;
 	assert_false(routes_recognize(&conf, &r, &found));
+	assert_true(routes_is_stray(&conf, &r));
+	r.protocol = RTPROT_STATIC;
+	assert_false(routes_is_stray(&conf, &r));
 	r = ours;
 	r.type = RTN_BLACKHOLE;
-	assert_false(routes_recognize(&conf, &r, &found));
+	assert_true(routes_recognize(&conf, &r, &found));
+	assert_int_equal(found.family, AF_UNSPEC);
+	assert_false(routes_is_stray(&conf, &r));
 }
 
 /* Routes for some packets alone: the kernel keeps them apart from ours, and so do we. */
@@ -387,6 +392,50 @@ static void test_routes_of_a_tos_or_a_source_stand_beside_ours(void **state)
 		assert_ok(routes_remove_all(nl, &conf, &err));
 		assert_int_equal(find_route(dst, NULL), 0);
 	}
+}
+
+static void test_strays_are_removed_alone(void **state)
+{
+	static const struct route_details elsewhere = { .table = 100, .scope = -1 };
+	struct prefix address = prefix("fd00::1/64");
+	struct route tos = {
+		.dst = prefix("10.2.1.0/24"),
+		.gateway = addr("172.16.0.9"),
+		.index = conf.index,
+		.protocol = PROTOCOL,
+		.tos = 0x10,
+	};
+	auto_(nlmsg_free) struct nl_msg *other = route_put_msg(&tos, NLM_F_CREATE);
+	unsigned count;
+
+	assert_ok(address_ensure(nl, conf.index, &address, &err));
+	put_nexthop("172.16.0.2", false);
+	put("10.2.1.0/24", "172.16.0.2", false);
+	put("fd00:2:0:1::/64", "fd00::2", false);
+	assert_ok(put_foreign("10.2.1.0/24", "172.16.0.9", RTPROT_STATIC, 7));
+	assert_ok(put_foreign("10.2.1.0/24", "172.16.0.9", PROTOCOL, 8));
+	assert_ok(put_foreign("fd00:2:0:1::/64", "fd00::9", PROTOCOL, 8));
+	assert_ok(put_foreign("fd00:2:0:1::/64", "fd00::9", PROTOCOL, 2000));
+	assert_ok(request(route_put_msg(&tos, NLM_F_CREATE)));
+	assert_int_equal(route_msg_add_details(other, &elsewhere), 0);
+	assert_ok(netlink_request(nl, other, &err));
+	assert_ok(routes_remove_strays(nl, &conf, &count, &err));
+	assert_int_equal(count, 4);
+	assert_int_equal(count_routes(AF_INET, PROTOCOL), 1);
+	assert_int_equal(count_routes(AF_INET6, PROTOCOL), 1);
+	assert_string_equal(gateway_of("fd00:2:0:1::/64"), "fd00::2");
+	assert_int_equal(find_route("10.2.1.0/24", NULL), 2); /* ours and the foreign one */
+	assert_int_equal(count_nexthops(PROTOCOL), 1);
+	nlmsg_hdr(other)->nlmsg_flags |= NLM_F_EXCL;
+	assert_int_equal(netlink_request(nl, other, NULL), -EEXIST); /* of the other table */
+	assert_ok(routes_remove_strays(nl, &conf, &count, &err));
+	assert_int_equal(count, 0);
+	/* Ours is removed, though one of a lower metric stands before it. */
+	assert_ok(put_foreign("fd00:2:0:1::/64", "fd00::9", PROTOCOL, 8));
+	assert_int_equal(remove_route("fd00:2:0:1::/64"), 0);
+	assert_ok(routes_remove_strays(nl, &conf, &count, &err));
+	assert_int_equal(count, 1);
+	assert_int_equal(count_routes(AF_INET6, PROTOCOL), 0);
 }
 
 /* -- many ---------------------------------------------------------------------- */
@@ -500,6 +549,7 @@ int main(void)
 		routes_test(test_plain_is_ours_by_our_link_alone),
 		routes_test(test_recognize),
 		routes_test(test_routes_of_a_tos_or_a_source_stand_beside_ours),
+		routes_test(test_strays_are_removed_alone),
 		routes_test(test_many),
 		routes_test(test_remove_all_is_ours_alone),
 		routes_test(test_default_route),

@@ -47,10 +47,17 @@ int routes_delete_route(const struct routes_config *c, struct netlink_batch *b,
  */
 bool routes_beside(const struct route *r);
 /*
- * True when r is one that we would make (our protocol, in our place): with the gateway it
- * goes by; AF_UNSPEC where it goes another way than we would choose, such as by another link.
+ * True when r is ours (our protocol, in our place): with the gateway it
+ * goes by; AF_UNSPEC where it goes another way than we would choose, such as by another link, or
+ * nowhere: a blackhole.
  */
 bool routes_recognize(const struct routes_config *c, const struct route *r, struct addr *ret);
+
+/* True when r is ours by its protocol, in a place where we put none. */
+bool routes_is_stray(const struct routes_config *c, const struct route *r);
+/* Removes all of those. *ret_count says how many there were. */
+int routes_remove_strays(struct netlink *nl, const struct routes_config *c, unsigned *ret_count,
+			 struct err *err);
 
 /* Removes every route and nexthop that carries our protocol number. */
 int routes_remove_all(struct netlink *nl, const struct routes_config *c, struct err *err);
