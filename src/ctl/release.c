@@ -75,10 +75,13 @@ int command_release(const struct ctl *ctl, struct err *err)
 	char state[STATE_MAX];
 	int r = ask_drain(ctl, state, &why, err);
 
-	if (r == 0)
-		r = drain_write(ctl->state_dir, ctl->force, err);
 	if (r < 0)
 		return r;
+	r = drain_write(ctl->state_dir, ctl->force, err);
+	if (r < 0)
+		return err_wrap(err, r,
+				"cannot write to the agent's STATE_DIR (root can, and --config "
+				"names the file that says where it is)");
 	do {
 		pause_a_little();
 		r = ask_drain(ctl, state, &why, err);

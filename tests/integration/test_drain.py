@@ -146,6 +146,17 @@ def test_cleanup_with_release_touches_nothing_while_pods_hold_addresses(make_clu
     assert not first.ip_json("link", "show", "poplin0")
 
 
+def test_release_in_a_folder_that_is_not_the_agents_hints_at_the_config(make_cluster):
+    cluster = make_cluster(LEASE_TTL=60)
+    first, = cluster.start_nodes(1)
+    result = subprocess.run([str(a) for a in first.argv("poplinctl", "release")], check=False,
+                            text=True, capture_output=True, timeout=60,
+                            env={**ENVIRONMENT, "STATE_DIR": str(first.dir / "not-there")})
+    assert result.returncode == 1
+    assert "STATE_DIR" in result.stderr and "--config" in result.stderr
+    assert "not-there/drain" in result.stderr
+
+
 def test_a_subnet_that_is_held_again_is_told_as_that(make_cluster):
     cluster = make_cluster(LEASE_TTL=60)
     first, = cluster.start_nodes(1)

@@ -64,6 +64,9 @@ def test_systemd_runs_the_unit(installed, tmp_path):
         machine.run("systemctl start poplind")
         check_running(machine, {"reload": "systemctl reload poplind",
                                 "find": "journalctl -u poplind | grep"})
+        check_refuses_wrong_configuration(
+            machine, ["systemctl reload poplind || { journalctl -u poplind -n 20; false; }"])
+        machine.run(f"systemctl is-active poplind && {READY}")
         pid = machine.run("systemctl show -P MainPID poplind").stdout.strip()
         rights = machine.read(f"/proc/{pid}/status")
         assert re.search(r"CapEff:\s*0000000000001000\n", rights)
