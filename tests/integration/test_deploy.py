@@ -111,9 +111,7 @@ class Discovery(http.server.BaseHTTPRequestHandler):
              "preferredVersion": {"groupVersion": "apps/v1", "version": "v1"}}]},
         "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": [
             {"name": "configmaps", "singularName": "configmap", "namespaced": True,
-             "kind": "ConfigMap", "verbs": ["create", "get"]},
-            {"name": "secrets", "singularName": "secret", "namespaced": True, "kind": "Secret",
-             "verbs": ["create", "get"]}]},
+             "kind": "ConfigMap", "verbs": ["create", "get"]}]},
         "/apis/apps/v1": {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "apps/v1",
                           "resources": [{"name": "daemonsets", "singularName": "daemonset",
                                          "namespaced": True, "kind": "DaemonSet",
@@ -160,7 +158,7 @@ def test_kubectl_accepts_the_manifests(kubectl):
         server.server_close()
     assert result.returncode == 0, result.stderr
     assert sorted(line.split()[0] for line in result.stdout.splitlines()) == [
-        "configmap/poplin", "daemonset.apps/poplin", "secret/poplin-etcd"]
+        "configmap/poplin", "daemonset.apps/poplin"]
 
 
 def missing(ours, theirs, path=""):
@@ -198,8 +196,11 @@ def test_daemonset_hangs_together(manifests):
     mounts = {m["mountPath"]: volumes[m["name"]] for m in container["volumeMounts"]}
     assert len(mounts) == len(volumes)
     assert mounts["/etc/poplin"]["configMap"]["name"] == manifests["ConfigMap"]["metadata"]["name"]
-    assert mounts["/etc/poplin-etcd"]["secret"]["secretName"] == \
-        manifests["Secret"]["metadata"]["name"]
+    # Applying the manifests again must not blank the keys: the Secret is none of them.
+    assert "Secret" not in manifests
+    secret = mounts["/etc/poplin-etcd"]["secret"]
+    assert secret["optional"] is True
+    assert f"create secret generic {secret['secretName']} " in (TOP / "README.md").read_text()
     # A file in a subPath would never follow a change of the ConfigMap.
     assert not any("subPath" in m for m in container["volumeMounts"])
     for setting in "CNI_CONFIG_LOCATION", "CNI_PLUGIN_LOCATION":
@@ -255,6 +256,13 @@ def test_install_keeps_the_administrators_file(tmp_path):
         run("make", "-s", "uninstall", f"DESTDIR={tmp_path}", cwd=BUILD)
         assert conf.exists() == bool(text)
     assert [p for p in tmp_path.glob("**/*") if p.is_file()] == []
+
+
+def test_install_without_systemd_puts_no_drop_in_anywhere(tmp_path):
+    for target in "install-data-local", "uninstall-local":
+        run("make", "-s", target, f"DESTDIR={tmp_path}/root/", "systemdunitdir=no", cwd=BUILD)
+        assert not list(tmp_path.glob("**/50-poplin.conf"))
+        assert not list(tmp_path.glob("**/networkd.conf.d"))
 
 
 @pytest.mark.parametrize("script", ["poplind.sysv", "poplind.openrc"])
