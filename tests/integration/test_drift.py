@@ -331,7 +331,7 @@ def test_routes_of_our_protocol_that_we_did_not_make_are_replaced_or_removed(mak
 
 @pytest.mark.parametrize("cause", ["delete", "replace", "link"])
 def test_repairs_take_milliseconds_from_the_notification(pair, cause):
-    """The best of some: what else runs on the machine says nothing about the agent."""
+    """Most of them; what else runs on the machine may hold one up, but none waits for a timer."""
     first, second = pair
     deeds = {"delete": [f"route del {second.subnet}"],
              "replace": [f"route replace {second.subnet} via {first.cluster.net}.0.1 proto 84"],
@@ -345,7 +345,7 @@ def test_repairs_take_milliseconds_from_the_notification(pair, cause):
         began, last = watch.times()
         taken.append(last - began)
         wait_for(lambda: first.routes() == {second.subnet: second.address}, "our route")
-    assert min(taken) < 0.01, taken
+    assert sorted(taken)[7] < 0.01 and max(taken) < 0.2, taken
 
 
 def test_a_strict_rp_filter_is_told_once_and_shown(make_cluster):

@@ -3,12 +3,14 @@
 
 A ping every millisecond and a TCP stream go on all the time, and each packet is counted.
 """
+import json
 import re
 import shutil
 import signal
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -146,3 +148,53 @@ def test_no_packet_is_lost(traffic):
     lost, retransmitted = traffic.stop()
     assert traffic.sent >= PINGS
     assert (lost, retransmitted) == (0, 0)
+
+
+def pings(namespace, address, *options):
+    """(sent, received) of a ping that ends by itself."""
+    out = run("ip", "netns", "exec", namespace, "ping", "-n", "-q", *options, "-W", "2", address,
+              check=False, timeout=120)
+    return tuple(int(n) for n in re.search(r"(\d+) packets transmitted, (\d+) rec", out).groups())
+
+
+@pytest.fixture(name="moving")
+def moving_fixture(make_cluster):
+    """A node with a pod, and a peer without an agent that is reached by either of two gateways."""
+    cluster = make_cluster(RESYNC_INTERVAL=3600)
+    node = cluster.node().start(ready=True)
+    peer = f"{cluster.prefix}-peer"
+    gateways = [f"{cluster.net}.0.{70 + i}" for i in range(2)]
+    cluster.join(peer, gateways[0])
+    try:
+        run("ip", "-n", peer, "address", "add", f"{gateways[1]}/16", "dev", "eth0")
+        run("ip", "-n", peer, "address", "add", "10.2.170.1/24", "dev", "lo")
+        run("ip", "-n", peer, "route", "add", node.subnet, "via", node.address)
+        yield cluster, node, gateways
+    finally:
+        run("ip", "netns", "del", peer, check=False)
+
+
+def test_a_peer_that_moves_to_another_gateway_loses_no_packet(moving):
+    """Its route is replaced in one step. A ping of 1 ms goes on, and one that waits only for its
+    answer, which hits the moment in which there would be no route."""
+    cluster, node, gateways = moving
+    pod = node.pod("a")
+
+    def move(i):
+        cluster.put("/poplin/nodes/moves", json.dumps(
+            {"version": 1, "subnets": ["10.2.170.0/24"], "address": gateways[i % 2],
+             "backend": {"type": "host-gw"}, "machine": "m"}))
+        wait_for(lambda: node.routes() == {"10.2.170.0/24": gateways[i % 2]}, "the route")
+    for i in range(2):  # both are in the neighbour table
+        move(i)
+        assert pod.ping("10.2.170.1")
+    moves = 0
+    with ThreadPoolExecutor() as pool:
+        going = [pool.submit(pings, pod.namespace, "10.2.170.1", "-i", "0.001", "-c", "5000"),
+                 pool.submit(pings, pod.namespace, "10.2.170.1", "-f", "-c", "150000")]
+        while not all(ping.done() for ping in going):
+            move(moves)
+            moves += 1
+    for sent, received in (ping.result() for ping in going):
+        assert sent == received, (sent, received, moves)
+    assert moves >= 20
