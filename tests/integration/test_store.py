@@ -33,11 +33,12 @@ def test_etcd_restarts_and_everything_goes_on(make_cluster):
 
 
 def test_an_agent_that_starts_while_etcd_is_away_keeps_routes(make_cluster):
-    cluster = make_cluster(LEASE_TTL=20)
+    cluster = make_cluster(LEASE_TTL=30)
     first, second = cluster.start_nodes(2)
     expected = {second.subnet: second.address}
     config = first.plugin_config()
-    wait_for(lambda: "n2" in (first.dir / "run" / "snapshot").read_text(), "the snapshot")
+    path = first.dir / "run" / "snapshot"
+    wait_for(lambda: path.exists() and "n2" in path.read_text(), "the snapshot")
     cluster.stop_etcd()
     first.kill()
     # Routes that were lost meanwhile are restored from the snapshot.
@@ -51,13 +52,12 @@ def test_an_agent_that_starts_while_etcd_is_away_keeps_routes(make_cluster):
     assert first.plugin_config() == config
     first.pod("served")
     # But never beyond the lease's deadline.
-    wait_for(lambda: not first.ready(), "the deadline", 40)
+    wait_for(lambda: not first.ready(), "the deadline", 50)
     late = first.pod("late", attach=False)
     with pytest.raises(CniError, match="run out"):
         late.attach()
     # A damaged one is ignored, and so is one of another node: routes stay as they are.
     first.kill()
-    path = first.dir / "run" / "snapshot"
     good = path.read_text()
     for bad in (good[:-20], good.replace("n2", "n9"), ""):
         path.write_text(bad)
