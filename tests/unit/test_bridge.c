@@ -434,6 +434,30 @@ static void test_a_bridge_of_ours_by_another_name_is_taken_over(void **state)
 	assert_string_equal(get_link("br0").kind, "bridge");
 }
 
+static void test_a_bridge_of_ipv6_is_taken_over(void **state)
+{
+	struct bridge b = {
+		.name = "pb0",
+		.subnet = prefix("fd00:2:0:1::/64"),
+		.pods = prefix("fd00:2::/48"),
+		.mtu = 1500,
+	};
+	const struct network of_ipv6 = { .pods = b.pods, .node_len = b.subnet.len };
+	bool changed = false;
+	unsigned count;
+
+	assert_ok(bridge_ensure(nl, &b, &changed, &err));
+	assert_int_equal(take_over("pb1"), 0); /* it is none of the IPv4 network */
+	b.name = "pb1";
+	assert_ok(bridge_take_over(nl, &of_ipv6, b.name, &count, &err));
+	assert_int_equal(count, 1);
+	/* Links that are down have no addresses of IPv6. */
+	assert_ok(bridge_ensure(nl, &b, &changed, &err));
+	assert_true(has_address("pb1", "fd00:2:0:1::1/64"));
+	assert_ok(bridge_ensure(nl, &b, &changed, &err));
+	assert_false(changed);
+}
+
 static void test_bridges_of_ours_are_removed_whatever_their_name(void **state)
 {
 	struct link link;
@@ -490,6 +514,7 @@ int main(void)
 		netns_test(test_pods_of_a_deleted_bridge_are_ports_again),
 		netns_test(test_removed),
 		netns_test(test_a_bridge_of_ours_by_another_name_is_taken_over),
+		netns_test(test_a_bridge_of_ipv6_is_taken_over),
 		netns_test(test_bridges_of_ours_are_removed_whatever_their_name),
 		netns_test(test_ipv6),
 	};
