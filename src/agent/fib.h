@@ -113,7 +113,7 @@ struct fib_stats {
 	size_t routes[2]; /* FIB_OURS: IPv4, IPv6 */
 	size_t nexthops;
 	size_t foreign; /* clashes */
-	bool strays;	/* the last dump saw some (routes_is_stray()) */
+	bool strays;	/* the last dump saw what routes_remove_strays() is for */
 };
 void fib_stats(struct fib *f, struct fib_stats *ret);
 /* Calls fn for each route of ours, under the lock; a negative return ends it. */

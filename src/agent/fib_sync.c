@@ -68,10 +68,16 @@ static int see_route(const struct route *r, void *arg)
 	struct snapshot *s = arg;
 	struct addr gateway;
 
-	s->strays = s->strays || routes_is_stray(s->config, r);
+	if (routes_is_stray(s->config, r))
+		s->strays = true;
 	if (!routes_recognize(s->config, r, &gateway)) {
 		if (!routes_beside(r))
 			s->foreign = r->dst;
+		return 0;
+	}
+	if (s->nroutes > s->routes_start &&
+	    prefix_cmp(&s->routes[s->nroutes - 1].prefix, &r->dst) == 0) {
+		s->strays = true;
 		return 0;
 	}
 	if (grow((void **)&s->routes, &s->routes_size, s->nroutes, sizeof(*s->routes)) < 0)

@@ -85,7 +85,9 @@ static void take_route(struct monitor *m, const struct nlmsghdr *msg, const stru
 		m->uplink_changed = true;
 	pool_get_routes(m->config.pool, &config);
 	ours = routes_recognize(&config, r, &gateway);
-	m->sync_due = m->sync_due || (!gone && routes_is_stray(&config, r));
+	/* It stands where none of ours does, or maybe before or behind one. */
+	if (!gone && (routes_is_stray(&config, r) || (ours && !(msg->nlmsg_flags & NLM_F_REPLACE))))
+		m->sync_due = true;
 	if (!ours && (routes_beside(r) || !concerns_us(m, &r->dst, &is)))
 		return;
 	if (ours && gone) {
@@ -237,7 +239,8 @@ static void read_notifications(struct monitor *m)
 /* -- the full comparison -------------------------------------------------------- */
 
 /*
- * No worker knows of routes of our protocol that do not stand in our place. Like all that may be
+ * No worker knows of routes of our protocol that do not stand in our place, or behind another one
+ * there. Like all that may be
  * stale they stay until it is certain what is.
  */
 static void remove_strays(struct monitor *m, const struct routes_config *config)

@@ -106,11 +106,18 @@ bool routes_is_stray(const struct routes_config *c, const struct route *r)
 	return r->protocol == c->protocol && routes_beside(r);
 }
 
+bool routes_differ(const struct route *a, const struct route *b)
+{
+	return a->type != b->type || a->nexthop != b->nexthop || a->index != b->index ||
+	       addr_cmp(&a->gateway, &b->gateway) != 0;
+}
+
 /* -- everything ------------------------------------------------------------- */
 
 struct removal {
 	const struct routes_config *config;
-	bool strays; /* alone */
+	bool strays;	   /* alone */
+	struct route last; /* of ours in our place; AF_UNSPEC: none yet */
 	struct netlink_batch *batch;
 	struct err *err;
 	unsigned count;
@@ -121,9 +128,22 @@ static int note_route(const struct route *r, void *arg)
 {
 	struct removal *removal = arg;
 
-	if (removal->strays && !routes_is_stray(removal->config, r))
-		return 0;
+	if (removal->strays && !routes_is_stray(removal->config, r)) {
+		bool first = prefix_cmp(&removal->last.dst, &r->dst) != 0;
+
+		if (first)
+			removal->last = *r;
+		if (first || !routes_differ(&removal->last, r))
+			return 0;
+	}
 	return add_take(removal->batch, route_delete_msg(r), 0, removal->err);
+}
+
+static void forget_last(void *arg)
+{
+	struct removal *removal = arg;
+
+	removal->last.dst.addr.family = AF_UNSPEC;
 }
 
 static int note_nexthop(const struct nexthop *n, void *arg)
@@ -155,9 +175,9 @@ static int remove_some(struct netlink *nl, struct removal *removal)
 	if (r < 0)
 		return r;
 	removal->batch = batch;
-	r = route_foreach(nl, AF_INET, c->protocol, note_route, NULL, removal, err);
+	r = route_foreach(nl, AF_INET, c->protocol, note_route, forget_last, removal, err);
 	if (r == 0)
-		r = route_foreach(nl, AF_INET6, c->protocol, note_route, NULL, removal, err);
+		r = route_foreach(nl, AF_INET6, c->protocol, note_route, forget_last, removal, err);
 	if (r == 0 && c->nexthops && !removal->strays)
 		r = nexthop_foreach(nl, c->protocol, note_nexthop, NULL, removal, err);
 	if (r == 0)

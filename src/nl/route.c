@@ -20,7 +20,7 @@ static struct nl_msg *route_msg(int type, unsigned flags, const struct route *r,
 		.rtm_table = RT_TABLE_MAIN,
 		.rtm_protocol = r->protocol,
 		.rtm_scope = scope,
-		.rtm_type = type == RTM_NEWROUTE ? RTN_UNICAST : RTN_UNSPEC,
+		.rtm_type = type == RTM_NEWROUTE ? RTN_UNICAST : r->type,
 	};
 	struct nl_msg *msg = nlmsg_alloc_simple(type, (int)flags);
 
@@ -34,12 +34,9 @@ static struct nl_msg *route_msg(int type, unsigned flags, const struct route *r,
 	return msg;
 }
 
-struct nl_msg *route_put_msg(const struct route *r, unsigned flags)
+/* Adds the way that it goes, and frees the message when that fails. */
+static struct nl_msg *add_way(struct nl_msg *msg, const struct route *r)
 {
-	bool direct = !r->nexthop && r->gateway.family == AF_UNSPEC;
-	struct nl_msg *msg =
-		route_msg(RTM_NEWROUTE, flags, r, direct ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE);
-
 	if (!msg)
 		return NULL;
 	/* A nexthop object says it all; the kernel refuses a gateway or link beside it. */
@@ -51,6 +48,14 @@ struct nl_msg *route_put_msg(const struct route *r, unsigned flags)
 		return NULL;
 	}
 	return msg;
+}
+
+struct nl_msg *route_put_msg(const struct route *r, unsigned flags)
+{
+	bool direct = !r->nexthop && r->gateway.family == AF_UNSPEC;
+
+	return add_way(
+		route_msg(RTM_NEWROUTE, flags, r, direct ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE), r);
 }
 
 int route_msg_add_details(struct nl_msg *msg, const struct route_details *details)
@@ -77,7 +82,7 @@ int route_msg_add_details(struct nl_msg *msg, const struct route_details *detail
 
 struct nl_msg *route_delete_msg(const struct route *r)
 {
-	return route_msg(RTM_DELROUTE, 0, r, RT_SCOPE_NOWHERE);
+	return add_way(route_msg(RTM_DELROUTE, 0, r, RT_SCOPE_NOWHERE), r);
 }
 
 static int parse_any(const struct nlmsghdr *msg, struct route *ret, uint32_t *ret_table)

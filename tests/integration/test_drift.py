@@ -315,6 +315,12 @@ def test_routes_of_our_protocol_that_we_did_not_make_are_replaced_or_removed(mak
     for stray in strays:
         ip("add", *stray)
         check(stray)
+    # Next to ours, in the same place: the kernel goes by the first one.
+    ip("append", "blackhole", second.subnet, "proto", "84")
+    check("one behind ours")
+    if not ipv6:  # which knows no order among those of one metric
+        ip("prepend", second.subnet, "via", router, "proto", "84")
+        check("one before ours")
     first.stop()
     for stray in [["blackhole", late, "proto", "84"], *strays]:
         ip("add", *stray)

@@ -394,6 +394,24 @@ static void test_routes_of_a_tos_or_a_source_stand_beside_ours(void **state)
 	}
 }
 
+/* Behind what is there. gateway NULL: a blackhole. */
+static int put_again(const char *dst, const char *gateway)
+{
+	struct route r = { .dst = prefix(dst), .protocol = PROTOCOL };
+	struct nl_msg *msg;
+
+	if (gateway) {
+		const struct addr g = addr(gateway);
+
+		r.nexthop = routes_nexthop_id(&conf, &g);
+	}
+	msg = route_put_msg(&r, NLM_F_CREATE | NLM_F_APPEND);
+	assert_non_null(msg);
+	if (!gateway)
+		((struct rtmsg *)nlmsg_data(nlmsg_hdr(msg)))->rtm_type = RTN_BLACKHOLE;
+	return request(msg);
+}
+
 static void test_strays_are_removed_alone(void **state)
 {
 	static const struct route_details elsewhere = { .table = 100, .scope = -1 };
@@ -430,6 +448,14 @@ static void test_strays_are_removed_alone(void **state)
 	assert_int_equal(netlink_request(nl, other, NULL), -EEXIST); /* of the other table */
 	assert_ok(routes_remove_strays(nl, &conf, &count, &err));
 	assert_int_equal(count, 0);
+	/* One behind another one of ours, in the same place. */
+	put_nexthop("172.16.0.3", false);
+	assert_ok(put_again("10.2.1.0/24", "172.16.0.3"));
+	assert_ok(put_again("fd00:2:0:1::/64", NULL));
+	assert_ok(routes_remove_strays(nl, &conf, &count, &err));
+	assert_int_equal(count, 2);
+	assert_string_equal(gateway_of("fd00:2:0:1::/64"), "fd00::2");
+	assert_int_equal(count_routes(AF_INET, PROTOCOL), 1);
 	/* Ours is removed, though one of a lower metric stands before it. */
 	assert_ok(put_foreign("fd00:2:0:1::/64", "fd00::9", PROTOCOL, 8));
 	assert_int_equal(remove_route("fd00:2:0:1::/64"), 0);

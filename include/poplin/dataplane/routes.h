@@ -55,7 +55,12 @@ bool routes_recognize(const struct routes_config *c, const struct route *r, stru
 
 /* True when r is ours by its protocol, in a place where we put none. */
 bool routes_is_stray(const struct routes_config *c, const struct route *r);
-/* Removes all of those. *ret_count says how many there were. */
+/* Whether, of two of ours in one place, b is another one, and not the same told twice. */
+bool routes_differ(const struct route *a, const struct route *b);
+/*
+ * Removes the strays, and those in our place that stand behind another one of ours: a replacement
+ * meets only the first. *ret_count says how many there were.
+ */
 int routes_remove_strays(struct netlink *nl, const struct routes_config *c, unsigned *ret_count,
 			 struct err *err);
 

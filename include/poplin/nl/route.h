@@ -27,7 +27,7 @@ struct nexthop {
 
 /* Messages for netlink_request() and batches. flags: NLM_F_CREATE and NLM_F_EXCL or NLM_F_REPLACE.
  * NULL when memory is short. A delete matches destination, source, TOS, metric (0: any, the lowest
- * first) and protocol, nothing else. */
+ * first), protocol, and of type, nexthop, gateway and link those that are given. */
 struct nl_msg *route_put_msg(const struct route *r, unsigned flags);
 /* What a route may say in addition; 0 or -1: nothing. Into the message of route_put_msg(). */
 struct route_details {
