@@ -44,6 +44,7 @@ static void ring(void *arg)
 {
 	struct agent *a = arg;
 
+	a->dirty = true;
 	event_ring(a->event_fd);
 }
 
@@ -61,7 +62,7 @@ static void on_synced(void *arg)
 	/* What is missing or stale in the kernel can be told from now on. */
 	(void)fib_queue_difference(a->fib, a->peers, a->queue);
 	snapshot_touch(a->snapshot);
-	event_ring(a->event_fd);
+	ring(a);
 }
 
 static void on_stale(void *arg)
@@ -81,17 +82,18 @@ static void on_drained(void *arg)
 	struct agent *a = arg;
 
 	if ((a->synced || a->remembers) && !a->drained)
-		event_ring(a->event_fd);
+		ring(a);
 }
 
 /* A link or address that is not a pod's changed: the bridge or the node's interface may be it. */
-static void on_links_changed(bool uplink, void *arg)
+static void on_links_changed(bool bridge, bool uplink, void *arg)
 {
 	struct agent *a = arg;
 
 	if (uplink)
 		a->moved = true;
-	a->dirty = true;
+	if (bridge)
+		a->dirty = true;
 	event_ring(a->event_fd);
 }
 
@@ -173,12 +175,12 @@ static bool serve_signals(struct agent *a)
 
 static int poll_timeout_ms(const struct agent *a)
 {
-	int64_t now = clock_ns(), until = now + HEARTBEAT_NS;
+	int64_t now = clock_ns(), until = now + HEARTBEAT_NS, due = reconcile_due_ns(a);
 
 	if (a->resync_ns < until)
 		until = a->resync_ns;
-	if (a->retry_ns && a->retry_ns < until)
-		until = a->retry_ns;
+	if (due < until)
+		until = due;
 	if (a->sweep_ns && a->sweep_ns < until)
 		until = a->sweep_ns;
 	return until <= now ? 0 : (int)((until - now) / NS_PER_MS) + 1;
@@ -236,7 +238,6 @@ static int loop(struct agent *a, struct err *err)
 	};
 
 	for (;;) {
-		bool rung;
 		int r;
 
 		a->alive_ns = clock_ns();
@@ -244,9 +245,8 @@ static int loop(struct agent *a, struct err *err)
 			return err_errno(err, -errno, "poll");
 		if (!serve_signals(a))
 			return 0;
-		rung = fds[1].revents & POLLIN;
 		/* Only a ring that was seen: one that comes now is for the next round. */
-		if (rung)
+		if (fds[1].revents & POLLIN)
 			event_clear(a->event_fd);
 		if (drain_noticed(&a->drain))
 			a->dirty = true;
@@ -255,7 +255,7 @@ static int loop(struct agent *a, struct err *err)
 			return r;
 		resync_if_due(a);
 		sweep_if_due(a);
-		if (rung || a->dirty || (a->retry_ns && clock_ns() >= a->retry_ns))
+		if (clock_ns() >= reconcile_due_ns(a))
 			reconcile(a);
 	}
 }
@@ -389,7 +389,7 @@ static int start_snapshot(struct agent *a, struct err *err)
 		return r;
 	r = snapshot_restore(&config, &a->restored, &why);
 	a->remembers = r == 0 && a->restored.nodes;
-	event_ring(a->event_fd); /* the queue may be empty again by now */
+	ring(a); /* the queue may be empty again by now */
 	if (r == 0)
 		log_info("nodes restored from the snapshot" KV("nodes", "%zu"), a->restored.nodes);
 	else if (r != -ENOENT)

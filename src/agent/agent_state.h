@@ -63,7 +63,10 @@ struct agent {
 	bool found_routes;    /* of ours, when this process started */
 	struct prefix subnet; /* that bridge and peers were told of; AF_UNSPEC: none */
 	unsigned failures;
-	int64_t retry_ns; /* 0: none due */
+	int64_t retry_ns;    /* 0: none due */
+	struct pace pace;    /* of looks for the node's link and address */
+	int64_t identify_ns; /* the next one not before */
+	bool lost;	     /* the last one failed */
 	int64_t resync_ns;
 	bool limits_due; /* look at them again */
 	bool files_due;	 /* if the CNI files change now, we were told to change them */
@@ -75,7 +78,7 @@ struct agent {
 	_Atomic bool synced;	  /* peers agrees with a complete list */
 	_Atomic bool remembers;	  /* peers was filled from the snapshot */
 	_Atomic bool drained;	  /* since then the queue was empty once: every route was tried */
-	_Atomic bool dirty;	  /* somebody changed something of ours */
+	_Atomic bool dirty;	  /* there may be something to do */
 	_Atomic bool rival;	  /* a record names our subnet: read ours back */
 	_Atomic bool moved;	  /* the node's own link or address may be another one */
 
@@ -97,6 +100,8 @@ struct agent {
 int reconcile_check(struct agent *a, struct err *err);
 /* Looks at everything and does what is missing. Main thread. */
 void reconcile(struct agent *a);
+/* When that is to be, by clock_ns(); INT64_MAX: nothing asks for it. Main thread. */
+int64_t reconcile_due_ns(const struct agent *a);
 /* For struct status_source: HTTP thread. */
 void agent_view(struct status_view *v, void *arg);
 

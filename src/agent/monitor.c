@@ -29,13 +29,6 @@
 #include "poplin/nl/nl.h"
 #include "poplin/nl/route.h"
 
-/*
- * In a storm of events that each ask for a full comparison these take a tenth of a core at most. A few
- * may be done at once all the same: a link that goes down and up asks for two, and the routes should
- * not wait for the second.
- */
-#define SYNC_PAUSE_FACTOR 10
-#define SYNC_AHEAD_NS	  NS_PER_S
 #define WORK_NS		  (5 * NS_PER_MS) /* a batch of a worker takes less */
 #define SYNC_RETRY_MIN_NS (NS_PER_S / 2)
 #define SYNC_RETRY_MAX_NS (30 * NS_PER_S)
@@ -55,7 +48,7 @@ struct monitor {
 	unsigned bridge_index; /* 0: not known */
 	bool sync_due;
 	int64_t next_sync_ns; /* not before */
-	int64_t paid_ns;      /* when those done so far have taken no more than their share */
+	struct pace pace;     /* a link that goes down and up asks for two comparisons at once */
 	unsigned failures;
 	bool bridge_changed, uplink_changed;
 	bool filtered; /* anew, since the last time that there was nothing to read */
@@ -232,7 +225,7 @@ static void read_notifications(struct monitor *m)
 	}
 	m->filtered = false;
 	if (m->bridge_changed || m->uplink_changed)
-		m->config.on_link(m->uplink_changed, m->config.arg);
+		m->config.on_link(m->bridge_changed, m->uplink_changed, m->config.arg);
 	m->bridge_changed = m->uplink_changed = false;
 }
 
@@ -281,10 +274,7 @@ static int sync_now(struct monitor *m, struct err *err)
 	queue_release(m->config.queue);
 	remove_strays(m, &config);
 	now = clock_ns();
-	if (m->paid_ns < now)
-		m->paid_ns = now;
-	m->paid_ns += SYNC_PAUSE_FACTOR * (clock_thread_ns() - work);
-	m->next_sync_ns = m->paid_ns - SYNC_AHEAD_NS;
+	m->next_sync_ns = pace_next_ns(&m->pace, clock_thread_ns() - work);
 	if (r > 0 && m->next_sync_ns < now + WORK_NS)
 		m->next_sync_ns = now + WORK_NS;
 	metric_inc(METRIC_RESYNCS);

@@ -28,10 +28,10 @@ struct monitor_config {
 	const char *bridge; /* by name, since it may come and go */
 	uint8_t family;	    /* of the pods; addresses of the other one mean nothing here */
 	/*
-	 * The bridge or the node's own link (uplink), or an address of theirs, changed. On the
-	 * monitor thread.
+	 * The bridge, or the node's own link (uplink), or an address of theirs, changed: whichever
+	 * is true. On the monitor thread.
 	 */
-	void (*on_link)(bool uplink, void *arg);
+	void (*on_link)(bool bridge, bool uplink, void *arg);
 	void *arg;
 };
 

@@ -233,15 +233,16 @@ static void collect_pods(struct agent *a)
 			    err.text);
 }
 
-static int reconcile_steps(struct agent *a, struct err *err)
+static int reconcile_steps(struct agent *a, bool identify, struct err *err)
 {
 	int r;
 
-	/* Finding the default route reads the whole table, so only when there is a reason to. */
-	r = atomic_exchange(&a->moved, false) ? reconcile_node(a, err) : 0;
-	if (r < 0) {
-		a->moved = true;
-		return err_wrap(err, r, "this node's address");
+	if (identify) {
+		a->moved = false;
+		r = reconcile_node(a, err);
+		a->lost = r < 0;
+		if (r < 0)
+			return err_wrap(err, r, "this node's address");
 	}
 	drain_follow(&a->drain, a->lease);
 	take_subnet(a);
@@ -276,13 +277,38 @@ int reconcile_check(struct agent *a, struct err *err)
 		       a->bridge_name);
 }
 
+/*
+ * Finding the default route reads the whole table, so only when there is a reason to, and no more
+ * than a share of the time: somebody may change his default route again and again.
+ */
+static bool may_identify(const struct agent *a)
+{
+	return (a->moved || a->lost) && clock_ns() >= a->identify_ns;
+}
+
+int64_t reconcile_due_ns(const struct agent *a)
+{
+	int64_t due = a->dirty ? 0 : INT64_MAX;
+
+	if (a->retry_ns && a->retry_ns < due)
+		due = a->retry_ns;
+	if (a->moved && a->identify_ns < due)
+		due = a->identify_ns;
+	/* Nothing else is done without a link. */
+	return a->lost && due < a->identify_ns ? a->identify_ns : due;
+}
+
 void reconcile(struct agent *a)
 {
+	int64_t work = clock_thread_ns();
+	bool identify = may_identify(a);
 	struct err err = ERR_INIT;
 	int r;
 
 	a->dirty = false; /* before looking: what changes from now on rings again */
-	r = reconcile_steps(a, &err);
+	r = reconcile_steps(a, identify, &err);
+	if (identify)
+		a->identify_ns = pace_next_ns(&a->pace, clock_thread_ns() - work);
 	a->failures = r < 0 ? a->failures + 1 : 0;
 	a->retry_ns = r < 0 ? clock_ns() + backoff_ns(a->failures, RETRY_MIN_NS, RETRY_MAX_NS) : 0;
 	/* Nobody tells when such a pod goes. */

@@ -60,3 +60,13 @@ int64_t jitter_ns(int64_t base_ns, unsigned percent)
 
 	return base_ns - spread + random_up_to(2 * spread);
 }
+
+int64_t pace_next_ns(struct pace *p, int64_t work_ns)
+{
+	int64_t now = clock_ns();
+
+	if (p->paid_ns < now)
+		p->paid_ns = now;
+	p->paid_ns += PACE_FACTOR * work_ns;
+	return p->paid_ns - PACE_AHEAD_NS;
+}

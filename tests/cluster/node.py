@@ -183,8 +183,8 @@ class Node:
 
     # -- the kernel ----------------------------------------------------------------
 
-    def ip(self, *args, check=True):
-        return run("ip", "-n", self.namespace, *args, check=check)
+    def ip(self, *args, check=True, **kwargs):
+        return run("ip", "-n", self.namespace, *args, check=check, **kwargs)
 
     def ip_json(self, *args):
         text = run("ip", "-j", "-n", self.namespace, *args, check=False)

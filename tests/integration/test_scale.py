@@ -102,3 +102,30 @@ def test_a_storm_delays_neither_renewals_nor_scrapes_nor_a_reload(make_cluster):
     assert "cannot renew" not in first.log()
     wait_for(lambda: first.metric('poplin_routes_installed{family="ipv4"}') == STORM, "the routes",
              60)
+
+
+def test_a_storm_of_default_routes_costs_the_main_thread_a_share(make_cluster):
+    """Each may lead out by another link, and the look for it reads all routes of the node."""
+    cluster = make_cluster(RESYNC_INTERVAL=3600, LOG_LEVEL="info")
+    node, = cluster.start_nodes(1)
+    node.ip("-batch", "-", input="".join(f"route add 11.{i >> 8}.{i & 255}.0/24 dev eth0\n"
+                                         for i in range(40000)))
+    gateways = [f"{cluster.net}.0.{8 + i}" for i in range(2)]
+    storm = [f"route replace default via {gateways[i % 2]}\n" for i in range(100)]
+    main = Path(f"/proc/{node.process.pid}/task/{node.process.pid}/schedstat")
+
+    def cpu_seconds():
+        return int(main.read_text().split()[0]) / 1e9
+    # The first change is followed at once.
+    cluster.plug(node.namespace, "eth1", f"{cluster.net}.0.200/16")
+    node.ip("route", "replace", "default", "via", gateways[0], "dev", "eth1")
+    wait_for(lambda: node.status()["interface"] == "eth1", "the other interface", 1)
+    start, before = time.monotonic(), cpu_seconds()
+    while time.monotonic() - start < 4:
+        node.ip("-batch", "-", input="".join(storm))
+        time.sleep(0.02)
+    share = (cpu_seconds() - before) / (time.monotonic() - start)
+    assert share < 0.2, share  # a tenth, after a tenth of a second at once
+    # And so is the last one, after it.
+    node.ip("route", "replace", "default", "via", gateways[0], "dev", "eth0")
+    wait_for(lambda: node.status()["interface"] == "eth0", "the first interface", 10)

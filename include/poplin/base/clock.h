@@ -20,6 +20,19 @@ int64_t clock_real_ns(void);   /* CLOCK_REALTIME, for people */
  */
 int64_t backoff_ns(unsigned attempt, int64_t min_ns, int64_t max_ns);
 
+/*
+ * Work that events ask for, kept to a share of the thread: after each piece a pause of so many times
+ * the CPU time that it took. Some may be done ahead, so that few events wait for no pause.
+ */
+struct pace {
+	int64_t paid_ns; /* when the pieces so far have had their pauses; 0: there was none yet */
+};
+#define PACE_FACTOR   10 /* a tenth of a core at most */
+#define PACE_AHEAD_NS NS_PER_S
+
+/* Work that took work_ns has just ended: when the next piece may begin, by clock_ns(). */
+int64_t pace_next_ns(struct pace *p, int64_t work_ns);
+
 /* A value spread evenly over base ± percent %. */
 int64_t jitter_ns(int64_t base_ns, unsigned percent);
 
