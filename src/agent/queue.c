@@ -162,7 +162,10 @@ static void forget_entry_locked(struct queue *q, struct queue_entry *e)
 {
 	RB_REMOVE(key_tree, &q->keys, e);
 	SLIST_INSERT_HEAD(&q->unused, e, in_unused);
-	/* One chunk stays: a single key now and then allocates nothing. */
+	/*
+	 * A chunk that was enough stays, so that a key now and then allocates nothing. Of a storm
+	 * that needed more, all go.
+	 */
 	if (RB_EMPTY(&q->keys) && SLIST_NEXT(SLIST_FIRST(&q->chunks), next))
 		free_chunks(q);
 }
