@@ -81,7 +81,7 @@ void peers_foreach_route(struct peers *p,
 struct peers_stats {
 	size_t known;	  /* other nodes with a good record */
 	size_t rejected;  /* records that were refused */
-	size_t conflicts; /* good records that wait behind an older claim */
+	size_t conflicts; /* good records with a subnet that waits behind an older claim */
 	size_t routes[2]; /* that should be: IPv4, IPv6 */
 };
 void peers_stats(struct peers *p, struct peers_stats *ret);

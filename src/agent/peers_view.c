@@ -6,19 +6,24 @@
 #include "peers_private.h"
 #include "poplin/base/buf.h"
 
+/* The first of the peer's claims that another node's comes before, or NULL. */
+static const struct claim *lost_claim(const struct peer *peer)
+{
+	for (unsigned i = 0; i < peer->nclaims; i++)
+		if (!peer->claims[i].winner)
+			return &peer->claims[i];
+	return NULL;
+}
+
 static enum peer_state state_of(const struct peers *p, const struct peer *peer)
 {
-	bool wins = false;
-
 	if (peers_is_own(p, peer))
 		return PEER_OWN;
 	if (!peer->accepted)
 		return PEER_REJECTED;
 	if (peer->address.family == AF_UNSPEC)
 		return PEER_UNRESOLVED;
-	for (unsigned i = 0; i < peer->nclaims; i++)
-		wins = wins || peer->claims[i].winner;
-	return wins ? PEER_OK : PEER_CONFLICT;
+	return lost_claim(peer) ? PEER_CONFLICT : PEER_OK;
 }
 
 void peers_stats(struct peers *p, struct peers_stats *ret)
@@ -65,7 +70,7 @@ const char *peer_state_name(enum peer_state state)
 /* Who holds what this peer claims in vain. */
 static void explain_conflict(struct peers *p, const struct peer *peer, char reason[REASON_MAX])
 {
-	const struct claim *winner = peers_first_claim_locked(p, &peer->claims[0].prefix);
+	const struct claim *winner = peers_first_claim_locked(p, &lost_claim(peer)->prefix);
 	char text[PREFIX_TEXT_MAX];
 
 	(void)snprintf(reason, REASON_MAX, "node '%.64s' claimed %s earlier", winner->peer->name,

@@ -218,6 +218,23 @@ static void our_own_subnet_is_refused_once_we_have_it(void **state)
 	assert_shown("n1", PEER_OK, "");
 }
 
+/* The others of its routes stand, so nothing else would tell. */
+static void a_record_that_loses_one_of_its_subnets_is_shown(void **state)
+{
+	claim("old", "10.2.2.0/24", "192.168.0.2", 4);
+	apply("young",
+	      "{\"version\":1,\"subnets\":[\"10.2.1.0/24\",\"10.2.2.0/24\"],"
+	      "\"address\":\"192.168.0.1\",\"backend\":{\"type\":\"host-gw\"},\"machine\":\"m\"}",
+	      9);
+	assert_route("10.2.1.0/24", "192.168.0.1");
+	assert_route("10.2.2.0/24", "192.168.0.2");
+	assert_shown("young", PEER_CONFLICT, "node 'old' claimed 10.2.2.0/24 earlier");
+	assert_counts(2, 0, 1, 2);
+	apply("old", NULL, 0);
+	assert_shown("young", PEER_OK, "");
+	assert_counts(1, 0, 0, 2);
+}
+
 static void the_older_claim_wins_whatever_came_first(void **state)
 {
 	claim("young", "10.2.1.0/24", "192.168.0.1", 9);
@@ -357,6 +374,7 @@ int main(void)
 		TEST(garbage_has_no_effect_and_a_reason),
 		TEST(our_own_subnet_is_refused_once_we_have_it),
 		TEST(the_older_claim_wins_whatever_came_first),
+		TEST(a_record_that_loses_one_of_its_subnets_is_shown),
 		TEST(a_gateway_is_left_when_its_last_route_goes),
 		TEST(a_list_removes_what_it_does_not_have_only_when_complete),
 		TEST(a_bare_record_waits_for_its_address_and_keeps_it),
