@@ -81,7 +81,7 @@ static void on_drained(void *arg)
 {
 	struct agent *a = arg;
 
-	if ((a->synced || a->remembers) && !a->drained)
+	if ((a->synced || a->remembers) && (!a->drained || reconcile_peers_changed(a)))
 		ring(a);
 }
 

@@ -75,12 +75,13 @@ struct agent {
 	int64_t route_grace_ns;	  /* never changes */
 	_Atomic int64_t sweep_ns; /* when stale routes may go; 0: not known yet, or done */
 	bool trusted;		  /* of the watcher: since a complete list no change was missed */
-	_Atomic bool synced;	  /* peers agrees with a complete list */
-	_Atomic bool remembers;	  /* peers was filled from the snapshot */
-	_Atomic bool drained;	  /* since then the queue was empty once: every route was tried */
-	_Atomic bool dirty;	  /* there may be something to do */
-	_Atomic bool rival;	  /* a record names our subnet: read ours back */
-	_Atomic bool moved;	  /* the node's own link or address may be another one */
+	atomic_size_t limits_routes; /* that there were to be at the last look at limits */
+	_Atomic bool synced;	     /* peers agrees with a complete list */
+	_Atomic bool remembers;	     /* peers was filled from the snapshot */
+	_Atomic bool drained; /* since then the queue was empty once: every route was tried */
+	_Atomic bool dirty;   /* there may be something to do */
+	_Atomic bool rival;   /* a record names our subnet: read ours back */
+	_Atomic bool moved;   /* the node's own link or address may be another one */
 
 	struct mutex lock;
 	/* Under lock: for the HTTP thread. */
@@ -102,6 +103,8 @@ int reconcile_check(struct agent *a, struct err *err);
 void reconcile(struct agent *a);
 /* When that is to be, by clock_ns(); INT64_MAX: nothing asks for it. Main thread. */
 int64_t reconcile_due_ns(const struct agent *a);
+/* Whether so many peers came or went that limits are to be looked at. Any thread. */
+bool reconcile_peers_changed(struct agent *a);
 /* For struct status_source: HTTP thread. */
 void agent_view(struct status_view *v, void *arg);
 

@@ -85,6 +85,8 @@ struct peers_stats {
 	size_t routes[2]; /* that should be: IPv4, IPv6 */
 };
 void peers_stats(struct peers *p, struct peers_stats *ret);
+/* How many routes there should be, of both families; no walk. */
+size_t peers_routes(struct peers *p);
 
 enum peer_state { PEER_OK, PEER_UNRESOLVED, PEER_REJECTED, PEER_CONFLICT, PEER_OWN };
 const char *peer_state_name(enum peer_state state);

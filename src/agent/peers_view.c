@@ -26,6 +26,12 @@ static enum peer_state state_of(const struct peers *p, const struct peer *peer)
 	return lost_claim(peer) ? PEER_CONFLICT : PEER_OK;
 }
 
+size_t peers_routes(struct peers *p)
+{
+	mutex_hold(&p->lock);
+	return p->routes[0] + p->routes[1];
+}
+
 void peers_stats(struct peers *p, struct peers_stats *ret)
 {
 	struct peers_stats stats = { .known = 0 };

@@ -10,9 +10,10 @@
 #include "poplin/nl/link.h"
 #include "poplin/dataplane/bridge.h"
 
-#define RETRY_MIN_NS (NS_PER_S / 5)
-#define RETRY_MAX_NS (30 * NS_PER_S)
-#define LEFTOVERS_NS (5 * NS_PER_S)
+#define RETRY_MIN_NS  (NS_PER_S / 5)
+#define RETRY_MAX_NS  (30 * NS_PER_S)
+#define LEFTOVERS_NS  (5 * NS_PER_S)
+#define LIMITS_CHANGE 16 /* fewer new peers bring no limit near */
 
 /* The node's interface and address may change while we run; the record follows. */
 static int reconcile_node(struct agent *a, struct err *err)
@@ -196,6 +197,15 @@ static bool first_sync_done(struct agent *a)
 	return a->drained;
 }
 
+/* A cluster that grows fast may meet a limit long before the next resync. */
+bool reconcile_peers_changed(struct agent *a)
+{
+	size_t now = peers_routes(a->peers), then = a->limits_routes;
+	size_t change = now > then ? now - then : then - now;
+
+	return change > LIMITS_CHANGE && change > then / 8;
+}
+
 /* Told when a limit comes near, not while it stays so. */
 static void look_at_limits(struct agent *a)
 {
@@ -207,6 +217,7 @@ static void look_at_limits(struct agent *a)
 	struct limits limits;
 	struct peers_stats peers;
 
+	a->limits_routes = peers_routes(a->peers);
 	peers_stats(a->peers, &peers);
 	in.peers = peers.known;
 	limits_look(&in, &limits);
@@ -259,7 +270,7 @@ static int reconcile_steps(struct agent *a, bool identify, struct err *err)
 	collect_pods(a);
 	if (!first_sync_done(a))
 		return 0;
-	if (a->limits_due)
+	if (a->limits_due || reconcile_peers_changed(a))
 		look_at_limits(a);
 	a->limits_due = false;
 	r = reconcile_files(a, err);

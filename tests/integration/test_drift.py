@@ -373,6 +373,17 @@ def test_a_strict_rp_filter_is_told_once_and_shown(make_cluster):
     assert "Warning" not in first.poplinctl("status")
 
 
+def test_limits_are_looked_at_when_many_nodes_came(make_cluster):
+    """There is no resync before the many new nodes meet one."""
+    cluster = make_cluster(RESYNC_INTERVAL=3600, IP_SUBNET="10.0.0.0/8", IP_SUBNET_MARGIN=16)
+    node, = cluster.start_nodes(1)
+    assert node.metric('poplin_limits_near{limit="rp_filter"}') == 0
+    run("ip", "netns", "exec", node.namespace, "sh", "-c",
+        "echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter")
+    cluster.put_peers(0, 40)
+    wait_for(lambda: node.metric('poplin_limits_near{limit="rp_filter"}') == 1, "the warning", 10)
+
+
 def test_stale_routes_stay_for_the_grace_period(make_cluster):
     cluster = make_cluster(RESYNC_INTERVAL=3600)
     first, second = cluster.start_nodes(2)
