@@ -13,6 +13,7 @@
 #include <bsd/sys/queue.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "metrics.h"
 #include "poplin/base/clock.h"
@@ -37,6 +38,7 @@ struct queue_entry {
 	bool again; /* QUEUE_WORKING: it was put meanwhile */
 	unsigned tries;
 	int error;
+	char *text; /* of the error; NULL: none */
 	int64_t event_ns;
 	int64_t from_ns; /* when it was first due after an event */
 	int64_t due_ns;
@@ -118,6 +120,12 @@ int queue_new(struct queue **ret, const struct queue_config *config, struct err 
 	return 0;
 }
 
+static void drop_text(struct queue_entry *e)
+{
+	free(e->text);
+	e->text = NULL;
+}
+
 static void free_chunks(struct queue *q)
 {
 	struct chunk *chunk;
@@ -131,6 +139,10 @@ static void free_chunks(struct queue *q)
 
 void queue_free(struct queue *q)
 {
+	struct queue_entry *e;
+
+	RB_FOREACH (e, key_tree, &q->keys)
+		drop_text(e);
 	free_chunks(q);
 	cond_done(&q->wake);
 	mutex_done(&q->lock);
@@ -161,6 +173,7 @@ static struct queue_entry *new_entry_locked(struct queue *q)
 static void forget_entry_locked(struct queue *q, struct queue_entry *e)
 {
 	RB_REMOVE(key_tree, &q->keys, e);
+	drop_text(e);
 	SLIST_INSERT_HEAD(&q->unused, e, in_unused);
 	/*
 	 * A chunk that was enough stays, so that a key now and then allocates nothing. Of a storm
@@ -376,6 +389,7 @@ size_t queue_take(struct queue *q, struct queue_item *ret, size_t max, const ato
 		end_ready_locked(q, e);
 		q->stats.working++;
 		e->state = QUEUE_WORKING;
+		drop_text(e);
 		e->again = false;
 		ret[n++] = (struct queue_item){ e, e->key, e->tries, e->event_ns, e->from_ns };
 		e->event_ns = e->from_ns = 0;
@@ -416,6 +430,13 @@ static bool done_locked(struct queue *q, const struct queue_item *item, int resu
 	return drained_locked(q);
 }
 
+void queue_explain(struct queue *q, const struct queue_item *item, const char *text)
+{
+	mutex_hold(&q->lock);
+	drop_text(item->entry);
+	item->entry->text = strndup(text, QUEUE_TEXT_MAX - 1);
+}
+
 void queue_done(struct queue *q, const struct queue_item *item, int result)
 {
 	bool drained;
@@ -451,7 +472,16 @@ void queue_stats(struct queue *q, struct queue_stats *ret)
 
 static struct queue_view view_of(const struct queue_entry *e)
 {
-	return (struct queue_view){ e->state, e->tries, e->error, e->due_ns };
+	struct queue_view view = {
+		.state = e->state,
+		.tries = e->tries,
+		.error = e->error,
+		.next_try_ns = e->due_ns,
+	};
+
+	if (e->text)
+		strlcpy(view.text, e->text, sizeof(view.text));
+	return view;
 }
 
 void queue_look(struct queue *q, const struct key *key, struct queue_view *ret)

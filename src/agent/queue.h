@@ -93,6 +93,11 @@ void queue_release(struct queue *q);
 size_t queue_take(struct queue *q, struct queue_item *ret, size_t max, const atomic_bool *quit);
 /* item: from queue_take(), once. result: 0, or the negative errno that a retry may mend. */
 void queue_done(struct queue *q, const struct queue_item *item, int result);
+/*
+ * Before queue_done() with a failure: what the kernel said of it. Copied; shown until the next try.
+ * Without memory it is not.
+ */
+void queue_explain(struct queue *q, const struct queue_item *item, const char *text);
 void queue_wake(struct queue *q);
 
 enum queue_stop {
@@ -110,12 +115,15 @@ void queue_stats(struct queue *q, struct queue_stats *ret);
 #define QUEUE_BACKOFF_MIN_NS (5 * NS_PER_MS)
 #define QUEUE_BACKOFF_MAX_NS (60 * NS_PER_S)
 
+#define QUEUE_TEXT_MAX 80 /* the kernel's are shorter (NLMSGERR_ATTR_MSG) */
+
 enum queue_state { QUEUE_NONE, QUEUE_READY, QUEUE_WORKING, QUEUE_DELAYED };
 struct queue_view {
 	enum queue_state state;
-	unsigned tries;	     /* that failed in a row */
-	int error;	     /* of the last one: a negative errno, or 0 */
-	int64_t next_try_ns; /* QUEUE_DELAYED: when, by the queue's clock */
+	unsigned tries;		   /* that failed in a row */
+	int error;		   /* of the last one: a negative errno, or 0 */
+	char text[QUEUE_TEXT_MAX]; /* of the last one: see queue_explain(); or "" */
+	int64_t next_try_ns;	   /* QUEUE_DELAYED: when, by the queue's clock */
 };
 /* state is QUEUE_NONE when the key is not in the queue. */
 void queue_look(struct queue *q, const struct key *key, struct queue_view *ret);

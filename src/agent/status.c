@@ -7,6 +7,7 @@
  * not a transaction.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -138,8 +139,21 @@ static int64_t next_try(const struct queue_view *work)
 	return wait > 0 ? wait : 0;
 }
 
+#define FAILURE_MAX 200
+
+/* Why the last try failed: what that means, and what the kernel said. NULL: it did not. */
+static const char *explain(const struct queue_view *work, char ret[static FAILURE_MAX])
+{
+	if (work->error >= 0)
+		return NULL;
+	(void)snprintf(ret, FAILURE_MAX, "%s%s%s", route_failure_text(work->error),
+		       work->text[0] ? ": " : "", work->text);
+	return ret;
+}
+
 /* How the route stands, from what the kernel has and what the queue has still to do about it. */
-static void judge_route(const struct status_source *s, struct status_route *route)
+static void judge_route(const struct status_source *s, struct status_route *route,
+			char reason[static FAILURE_MAX])
 {
 	struct key key = key_route(route->destination);
 	struct queue_view work;
@@ -155,7 +169,7 @@ static void judge_route(const struct status_source *s, struct status_route *rout
 	route->state = "pending";
 	if (work.tries > 0) {
 		route->state = "failing";
-		route->reason = work.error < 0 ? route_failure_text(work.error) : NULL;
+		route->reason = explain(&work, reason);
 		route->tries = work.tries;
 	}
 	if (kernel.state == FIB_FOREIGN) {
@@ -168,6 +182,7 @@ static void judge_route(const struct status_source *s, struct status_route *rout
 static int list_desired(const struct status_source *s, struct status_list *list, size_t *installed)
 {
 	auto_copy struct copy copy = { .failed = false };
+	char reason[FAILURE_MAX];
 	int r = 0;
 
 	peers_foreach_route(s->peers, copy_route, &copy);
@@ -181,7 +196,7 @@ static int list_desired(const struct status_source *s, struct status_list *list,
 			.node = copy_text(&copy, row.name),
 		};
 
-		judge_route(s, &route);
+		judge_route(s, &route, reason);
 		*installed += strcmp(route.state, "installed") == 0;
 		r = status_json_route(list, &route);
 	}
@@ -225,6 +240,7 @@ static int list_failing(const struct status_source *s, struct status_list *list)
 {
 	static const struct prefix none = { .len = 0 };
 	struct queue_row rows[64];
+	char reason[FAILURE_MAX];
 	struct addr gateway;
 	int r = 0;
 	size_t n = queue_list(s->queue, NULL, rows, countof(rows));
@@ -237,7 +253,7 @@ static int list_failing(const struct status_source *s, struct status_list *list)
 				.destination = hop ? &none : &key->prefix,
 				.via = hop ? &key->prefix.addr : &none.addr,
 				.state = "failing",
-				.reason = route_failure_text(rows[i].view.error),
+				.reason = explain(&rows[i].view, reason),
 				.tries = rows[i].view.tries,
 				.next_try_ns = next_try(&rows[i].view),
 			};

@@ -422,9 +422,9 @@ static void tell_failure(const struct op *op, const struct key *key, int result)
 
 	log_limited(LOG_WARN,
 		    "the kernel refused" KV("what", "%s") KV("prefix", "%s") KV("via", "%s")
-			    KV("error", "%s"),
+			    KV("error", "%s") KV("text", "%s"),
 		    op_name(op->kind), prefix_format(&key->prefix, prefix),
-		    addr_format(&op->gateway, gateway), route_failure_text(result));
+		    addr_format(&op->gateway, gateway), route_failure_text(result), op->text);
 }
 
 static void take_result(size_t tag, int result, const char *text, void *arg)
@@ -432,6 +432,7 @@ static void take_result(size_t tag, int result, const char *text, void *arg)
 	struct work *w = arg;
 
 	w->ops[tag].result = result;
+	strlcpy(w->ops[tag].text, text, sizeof(w->ops[tag].text));
 	if (result < 0)
 		log_debug("netlink" KV("what", "%s") KV("errno", "%d") KV("text", "%s"),
 			  op_name(w->ops[tag].kind), -result, text);
@@ -493,6 +494,9 @@ static void send_batch(struct worker *worker)
 		/* Of a nexthop and its route, the nexthop's failure is the cause. */
 		if (result < 0 && w->results[op->item] == 0) {
 			w->results[op->item] = result;
+			if (op->text[0])
+				queue_explain(worker->pool->config.queue, &w->items[op->item],
+					      op->text);
 			if (result != -EAGAIN)
 				tell_failure(op, &w->items[op->item].key, result);
 		}

@@ -24,6 +24,7 @@ struct op {
 	size_t item;
 	enum op_kind kind;
 	int result;
+	char text[QUEUE_TEXT_MAX]; /* what the kernel said of a failure, or "" */
 	struct addr gateway;
 	struct addr left; /* the gateway that the route went by before; AF_UNSPEC: none */
 };

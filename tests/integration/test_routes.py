@@ -167,6 +167,19 @@ def test_a_next_hop_that_is_not_on_link_fails_alone(cluster):
     assert first.ready()
 
 
+def test_what_the_kernel_said_is_told_with_a_route_that_fails(cluster):
+    """A next hop that is the network's broadcast address was an "Invalid argument"."""
+    first, = cluster.start_nodes(1)
+    cluster.put("/poplin/nodes/wide", record("10.2.221.0/24", f"{cluster.net}.255.255"))
+
+    def wide():
+        return next((r for r in first.status("/status/routes")["routes"]
+                     if r["destination"] == "10.2.221.0/24"), {})
+    reason = "Invalid argument: Nexthop has invalid gateway"
+    wait_for(lambda: reason in (wide().get("reason") or ""), lambda: f"the reason: {wide()}", 10)
+    wait_for(lambda: reason in first.poplinctl("routes"), "it in the table", 10)
+
+
 def test_the_older_claim_wins_on_every_node_and_the_other_follows(cluster):
     nodes = cluster.start_nodes(2)
     cluster.put("/poplin/nodes/b-older", record("10.2.230.0/24", f"{cluster.net}.0.71"))
