@@ -226,7 +226,10 @@ static int find_free(struct choice *c, const struct ipam_pool *pool, const struc
 			c->address = pool_address_at(pool, set, c->place);
 			if (!is_kept(pool, &c->address) && !ledger_holder(l, &c->address, holder))
 				break;
-			/* A process died before it marked what it took, or the map is spoilt. */
+			/*
+			 * A process died before it marked what it took, or the map is spoilt. The
+			 * search does not come by here again, even if this is not written.
+			 */
 			map_mark(&c->map, c->place, true);
 		} else if (c->map.fresh) {
 			return refuse_exhausted(c->map.held, pool, set, err);

@@ -162,6 +162,12 @@ static uint64_t *compute(const struct map *map, uint64_t *ret_held)
 	return words;
 }
 
+static void start_search(struct map *map, uint32_t from)
+{
+	map->next = map->at = from;
+	map->wrapped = false;
+}
+
 int map_rebuild(struct map *map)
 {
 	const struct header header = { .magic = MAGIC, .next = map->next };
@@ -171,6 +177,7 @@ int map_rebuild(struct map *map)
 	if (!words)
 		return -ENOMEM;
 	map->fresh = true;
+	start_search(map, map->next);
 	errno = ENOSPC; /* what a short write means */
 	/* The header last: without it the rest counts for nothing. */
 	if (ftruncate(map->fd, 0) < 0 || !write_at(map->fd, words, size, offset_of(0)) ||
@@ -207,7 +214,7 @@ static bool is_whole(struct map *map)
 	    pread(map->fd, &header, sizeof(header), 0) != sizeof(header) || header.magic != MAGIC ||
 	    header.next >= map->places)
 		return false;
-	map->next = (uint32_t)header.next;
+	start_search(map, (uint32_t)header.next);
 	return true;
 }
 
@@ -277,9 +284,18 @@ static bool search(const struct map *map, uint32_t from, uint32_t *ret)
 	return false;
 }
 
-bool map_next_free(const struct map *map, uint32_t *ret)
+bool map_next_free(struct map *map, uint32_t *ret)
 {
-	return search(map, map->next, ret) || (map->next && search(map, 0, ret));
+	bool found = search(map, map->at, ret);
+
+	if (!found && !map->wrapped && map->next) {
+		map->wrapped = true;
+		found = search(map, 0, ret);
+	}
+	if (!found || (map->wrapped && *ret >= map->next))
+		return false;
+	map->at = *ret + 1;
+	return true;
 }
 
 bool map_has_free(struct map *map, uint64_t *ret_held)

@@ -17,6 +17,8 @@ struct map {
 	uint32_t places;
 	int fd;	       /* -1: there is no map */
 	uint32_t next; /* where the next search begins */
+	uint32_t at;   /* the search: behind what it told of last */
+	bool wrapped;  /* the search: it went on from place 0 */
 	bool fresh;    /* made from the links just now */
 	uint64_t held; /* fresh: how many places are held */
 };
@@ -32,8 +34,11 @@ void map_close(struct map *map);
 /* Makes it anew from the links. */
 int map_rebuild(struct map *map);
 
-/* The next place that seems free, from where the search stands. False: there seems to be none. */
-bool map_next_free(const struct map *map, uint32_t *ret);
+/*
+ * The next place that seems free. Each is told of once, whether or not it is marked meanwhile; anew
+ * after map_rebuild(). False: there seems to be none that was not told of.
+ */
+bool map_next_free(struct map *map, uint32_t *ret);
 /* Whether there is one, after a look at the links where there seems to be none. */
 bool map_has_free(struct map *map, uint64_t *ret_held);
 void map_mark(const struct map *map, uint32_t place, bool taken);

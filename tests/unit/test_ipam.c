@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Pod addresses: the range, the order, half-made allocations, many processes at once. */
+#include "refuse.h"
 #include "unit.h"
 
 #include "poplin/ipam/ipam.h"
@@ -247,6 +248,60 @@ static void test_bad_map(void **state)
 		release(f, "last");
 	}
 	assert_int_equal(count_complete(f), 4);
+}
+
+/* The pool, and whoever asks in the child of with_refused(). */
+struct asking {
+	struct ipam_pool pool;
+	struct ipam_owner owner;
+};
+
+static int allocate_one(void *arg)
+{
+	const struct asking *ask = arg;
+	struct ipam_address given[IPAM_SETS_MAX];
+
+	return -ipam_allocate(&ask->pool, NULL, 0, &ask->owner, given, NULL);
+}
+
+static struct asking asking(const struct fixture *f, const char *net, const char *container)
+{
+	return (struct asking){ .pool = pool_of(f, net),
+				.owner = { .container = container, .interface = "eth0" } };
+}
+
+/* A disk that takes no write to the map: the search goes on behind what it could not mark. */
+static void test_map_cannot_be_written(void **state)
+{
+	static const char zeros[16];
+	const struct fixture *f = *state;
+	struct asking more = asking(f, "10.2.1.0/29", "more");
+	char path[256], text[ADDR_TEXT_MAX];
+	struct addr a;
+	int fd;
+
+	assert_given(f, "10.2.1.0/29", "a", "10.2.1.2");
+	assert_given(f, "10.2.1.0/29", "b", "10.2.1.3");
+	map_path(f, path, sizeof(path));
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	/* All seems free, whether the search begins there or has to wrap. */
+	for (int next = 4; next >= 0; next--) {
+		assert_int_equal(pwrite(fd, zeros, sizeof(zeros), 8), sizeof(zeros));
+		assert_int_equal(pwrite(fd, &(char){ (char)next }, 1, 8), 1);
+		assert_int_equal(with_refused(SYS_pwrite64, EIO, allocate_one, &more), 0);
+		assert_int_equal(lookup(f, "more", &a), 1);
+		release(f, "more");
+	}
+	assert_string_equal(addr_format(&a, text), "10.2.1.4");
+	for (unsigned i = 4; i <= 6; i++) {
+		(void)snprintf(text, sizeof(text), "c%u", i);
+		assert_int_equal(allocate(f, "10.2.1.0/29", NULL, text, text, NULL), 0);
+	}
+	assert_int_equal(pwrite(fd, zeros, sizeof(zeros), 8), sizeof(zeros));
+	assert_int_equal(with_refused(SYS_pwrite64, EIO, allocate_one, &more), EIO);
+	assert_int_equal(close(fd), 0);
+	assert_int_equal(count_complete(f), 5);
 }
 
 /* The layout before maps: one address each, and a link to the last that was given. */
@@ -662,6 +717,7 @@ int main(void)
 		TEST(test_full),
 		TEST(test_next_fit),
 		TEST(test_bad_map),
+		TEST(test_map_cannot_be_written),
 		TEST(test_old_layout),
 		TEST(test_ipv6),
 		TEST(test_wanted),
