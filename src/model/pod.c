@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "poplin/model/pod.h"
 
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,12 +25,25 @@ uint32_t pod_link_group(const char *network)
 	return (uint32_t)strtoul(digits, NULL, 16) | 1;
 }
 
-/* The last four bytes: all of an IPv4 address, the part that differs of an IPv6 one. */
+void pod_mac_bytes(const struct addr *address, uint8_t ret[static 4])
+{
+	char text[ADDR_TEXT_MAX], digits[9];
+	uint32_t hash;
+
+	if (address->family == AF_INET) {
+		memcpy(ret, address->bytes, 4);
+		return;
+	}
+	hash_hex(digits, sizeof(digits), "mac", addr_format(address, text), NULL);
+	hash = htonl((uint32_t)strtoul(digits, NULL, 16));
+	memcpy(ret, &hash, 4);
+}
+
 static void mac_of(uint8_t second, const struct addr *address, uint8_t ret[static 6])
 {
 	ret[0] = 0x02; /* locally administered */
 	ret[1] = second;
-	memcpy(ret + 2, address->bytes + addr_size(address) - 4, 4);
+	pod_mac_bytes(address, ret + 2);
 }
 
 void pod_mac(const struct addr *address, uint8_t ret[static 6])

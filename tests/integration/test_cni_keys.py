@@ -205,6 +205,21 @@ def test_dual_stack_by_subnet6(host):
     assert host.run("ADD", conf, "c1", host.pod()).json["code"] == 7
 
 
+def test_pods_of_two_ipv6_networks_on_one_bridge_reach_each_other(host):
+    """Their first addresses differ in the first bytes only, and their MACs must differ all the same."""
+    pods, macs = [], set()
+    for i in 1, 2:
+        pods.append(host.pod())
+        result = fine(host.run("ADD", host.config("1.0.0", name=f"net{i}", isDefaultGateway=True,
+                                                  ipam={"subnet": f"fd00:{i}::/64"}),
+                               f"c{i}", pods[-1]))
+        macs |= {interface["mac"] for interface in result["interfaces"]}
+    assert len(macs) == 5, macs  # the bridge, and both ends of each link
+    # The router may ask for neighbours once its own link-local address was looked for.
+    subprocess.run(["ip", "netns", "exec", pods[0].name, "ping", "-qc1", "-w10", "fd00:2::2"],
+                   check=True, stdout=subprocess.DEVNULL)
+
+
 def test_resolv_conf(host):
     file = host.folder / "resolv.conf"
     file.write_text("# a\nnameserver 10.0.0.10\nnameserver fd00::10\nsearch a.b c.d\n"

@@ -189,6 +189,28 @@ static void a_pods_names(void **state)
 	assert_memory_equal(mac, "\x02\x70\x0a\x02\x01\x05", 6);
 }
 
+/* Networks on one link differ in the first bytes, and their first pods in no other. */
+static void macs_of_ipv6_follow_from_the_whole_address(void **state)
+{
+	const struct addr addrs[] = { addr("fd00:1::2"), addr("fd00:2::2"), addr("fd00:2:0:1::2"),
+				      addr("fd00:2::3") };
+	uint8_t one[6], two[6];
+
+	for (size_t i = 0; i < countof(addrs); i++) {
+		pod_mac(&addrs[i], one);
+		pod_mac(&addrs[i], two);
+		assert_memory_equal(one, two, 6);
+		assert_memory_equal(one, "\x02\x70", 2);
+		for (size_t j = 0; j < i; j++) {
+			pod_mac(&addrs[j], two);
+			assert_memory_not_equal(one + 2, two + 2, 4);
+			pod_host_mac(&addrs[j], two);
+			assert_memory_equal(two, "\x02\x71", 2);
+			assert_memory_not_equal(one + 2, two + 2, 4);
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -199,6 +221,7 @@ int main(void)
 		cmocka_unit_test(next_hops),
 		cmocka_unit_test(a_network_is_cut_into_subnets),
 		cmocka_unit_test(a_pods_names),
+		cmocka_unit_test(macs_of_ipv6_follow_from_the_whole_address),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

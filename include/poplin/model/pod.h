@@ -12,9 +12,15 @@
 void pod_link_name(const char *container, const char *interface, char ret[static 16]);
 /* The group of the host ends of a network's links, never 0: by it the network knows its own. */
 uint32_t pod_link_group(const char *network);
-/* MAC of a pod's end: 02:70 and the address, so that a reused address meets no stale ARP entry. */
+/*
+ * What stands for an address in a MAC: an IPv4 address itself, a hash of all of an IPv6 one. Pods of
+ * two networks on one link have the same last bytes (fd00:1::2, fd00:2::2), and must not have the same
+ * MAC, from which their link-local addresses follow.
+ */
+void pod_mac_bytes(const struct addr *address, uint8_t ret[static 4]);
+/* MAC of a pod's end: 02:70 and pod_mac_bytes(), so that a reused address meets no stale ARP entry. */
 void pod_mac(const struct addr *address, uint8_t ret[static 6]);
-/* MAC of the host's end: 02:71 and the address. */
+/* MAC of the host's end: 02:71 and pod_mac_bytes(). */
 void pod_host_mac(const struct addr *address, uint8_t ret[static 6]);
 
 #endif
