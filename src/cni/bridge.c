@@ -66,7 +66,7 @@ static int choose_mac(const struct netconf *conf, const struct given *given, uin
 {
 	if (conf->is_gateway && given->naddresses &&
 	    given->addresses[0].gateway.family != AF_UNSPEC) {
-		pod_mac(&given->addresses[0].gateway, ret);
+		pod_gateway_mac(&given->addresses[0].gateway, ret);
 		return 0;
 	}
 	if (getrandom(ret, 6, 0) != 6)

@@ -13,12 +13,25 @@
 
 #define OURS 2 /* bytes of a MAC that say that we gave it */
 
-/* The four bytes of the subnet's address that stand in the MAC. */
-static uint8_t *mac_bytes(struct prefix *subnet)
+/* The four bytes of the subnet's address in which subnets of one network differ. */
+static uint8_t *own_bytes(struct prefix *subnet)
 {
 	size_t end = subnet->addr.family == AF_INET ? 4 : (subnet->len + 7U) / 8;
 
 	return subnet->addr.bytes + (end < 4 ? 0 : end - 4);
+}
+
+/*
+ * What the MAC adds to these bytes: the hash of the others, so that subnets of two networks differ too,
+ * and the subnet can be read from the MAC by who knows the network. IPv4 has no others.
+ */
+static void mac_key(struct prefix subnet, uint8_t ret[static 4])
+{
+	memset(ret, 0, 4);
+	if (subnet.addr.family == AF_INET)
+		return;
+	memset(own_bytes(&subnet), 0, 4);
+	pod_mac_bytes(&subnet.addr, ret);
 }
 
 void bridge_mac(const struct prefix *subnet, uint8_t ret[static 6])
@@ -27,7 +40,9 @@ void bridge_mac(const struct prefix *subnet, uint8_t ret[static 6])
 
 	ret[0] = 0x02;
 	ret[1] = 0x70;
-	memcpy(ret + OURS, mac_bytes(&p), 4);
+	mac_key(p, ret + OURS);
+	for (unsigned i = 0; i < 4; i++)
+		ret[OURS + i] ^= own_bytes(&p)[i];
 }
 
 /* The link of that name, created if there is none. */
@@ -271,13 +286,16 @@ struct others {
 	unsigned count;
 };
 
-/* The MAC is that of a node's subnet, which nobody else gives to a bridge. */
+/* The MAC is that of a node's subnet, which nobody else gives to a bridge (pod_gateway_mac()). */
 static bool is_ours(const struct network *network, const struct link *link)
 {
 	struct prefix subnet = { .addr = network->pods.addr, .len = network->node_len };
 	uint32_t index;
+	uint8_t key[4];
 
-	memcpy(mac_bytes(&subnet), link->mac + OURS, 4);
+	mac_key(subnet, key);
+	for (unsigned i = 0; i < 4; i++)
+		own_bytes(&subnet)[i] = link->mac[OURS + i] ^ key[i];
 	return strcmp(link->kind, "bridge") == 0 && link->mac[0] == 0x02 && link->mac[1] == 0x70 &&
 	       network_index(network, &subnet, &index);
 }

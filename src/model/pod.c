@@ -55,3 +55,8 @@ void pod_host_mac(const struct addr *address, uint8_t ret[static 6])
 {
 	mac_of(0x71, address, ret);
 }
+
+void pod_gateway_mac(const struct addr *gateway, uint8_t ret[static 6])
+{
+	mac_of(0x72, gateway, ret);
+}

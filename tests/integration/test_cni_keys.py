@@ -220,6 +220,15 @@ def test_pods_of_two_ipv6_networks_on_one_bridge_reach_each_other(host):
                    check=True, stdout=subprocess.DEVNULL)
 
 
+def test_a_bridge_made_here_has_a_mac_that_no_agent_takes_for_its_own(host):
+    for i, (subnet, mac) in enumerate([("10.7.1.0/24", "02:72:0a:07:01:01"), ("fd00:7::/64", "02:72:")]):
+        conf = host.config("1.0.0", name=f"net{i}", bridge=f"br{i}", isGateway=True,
+                           ipam={"subnet": subnet})
+        result = fine(host.run("ADD", conf, f"c{i}", host.pod()))
+        (bridge,) = [link for link in result["interfaces"] if link["name"] == f"br{i}"]
+        assert bridge["mac"].startswith(mac)
+
+
 def test_resolv_conf(host):
     file = host.folder / "resolv.conf"
     file.write_text("# a\nnameserver 10.0.0.10\nnameserver fd00::10\nsearch a.b c.d\n"

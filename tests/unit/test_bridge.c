@@ -81,15 +81,23 @@ static void remove_address(const char *link, const char *text)
 static void test_mac(void **state)
 {
 	static const uint8_t four[] = { 0x02, 0x70, 10, 2, 1, 128 };
-	static const uint8_t six[] = { 0x02, 0x70, 0x12, 0x34, 0x56, 0x78 };
+	const struct prefix six[] = { prefix("fd00:0:1234:5678::/64"),
+				      prefix("fd01:0:1234:5678::/64"),
+				      prefix("fd00:0:1234:5679::/64") };
 	struct prefix p = prefix("10.2.1.128/25");
-	uint8_t mac[6];
+	uint8_t mac[6], other[6];
 
 	bridge_mac(&p, mac);
 	assert_memory_equal(mac, four, sizeof(mac));
-	p = prefix("fd00:0:1234:5678::/64");
-	bridge_mac(&p, mac);
-	assert_memory_equal(mac, six, sizeof(mac));
+	/* All of a subnet counts. */
+	for (size_t i = 0; i < countof(six); i++) {
+		bridge_mac(&six[i], mac);
+		assert_memory_equal(mac, four, 2);
+		for (size_t j = 0; j < i; j++) {
+			bridge_mac(&six[j], other);
+			assert_memory_not_equal(mac, other, sizeof(mac));
+		}
+	}
 }
 
 static void test_made_once(void **state)
@@ -458,6 +466,45 @@ static void test_a_bridge_of_ipv6_is_taken_over(void **state)
 	assert_false(changed);
 }
 
+/* Networks of agents that the plugin's bridges, and those of another network, must be none of. */
+static void test_a_bridge_of_the_plugin_alone_is_nobodys(void **state)
+{
+	static const char *const gateways[] = { "fd00:10::1", "fd00:10:0:1::", "10.2.1.0",
+						"10.2.1.1" };
+	static const uint8_t before[] = {
+		0x02, 0x70, 0, 0, 0, 1
+	}; /* by older plugins, of any ::1 */
+	const struct network of_ipv6 = { .pods = prefix("fd00:10::/48"), .node_len = 64 };
+	struct bridge far = {
+		.name = "far0",
+		.subnet = prefix("fd00:11:0:1::/64"),
+		.pods = prefix("fd00:11::/48"),
+		.mtu = 1500,
+	};
+	bool changed;
+	unsigned count;
+
+	assert_ok(link_bridge_create(nl, "old0", before, 0, &err));
+	assert_ok(bridge_ensure(nl, &far, &changed, &err));
+	for (size_t i = 0; i < countof(gateways); i++) {
+		struct addr gateway = addr(gateways[i]);
+		char name[16];
+		uint8_t mac[6];
+
+		(void)snprintf(name, sizeof(name), "cni%zu", i);
+		pod_gateway_mac(&gateway, mac);
+		assert_ok(link_bridge_create(nl, name, mac, 0, &err));
+	}
+	assert_int_equal(take_over("pb0"), 0);
+	assert_ok(bridge_take_over(nl, &of_ipv6, "pb0", &count, &err));
+	assert_int_equal(count, 0);
+	assert_ok(bridge_remove(nl, "net", &of_ipv6, "pb0", &err));
+	assert_string_equal(get_link("old0").kind, "bridge");
+	assert_string_equal(get_link("far0").kind, "bridge");
+	assert_string_equal(get_link("cni0").kind, "bridge");
+	assert_string_equal(get_link("cni3").kind, "bridge");
+}
+
 static void test_bridges_of_ours_are_removed_whatever_their_name(void **state)
 {
 	struct link link;
@@ -515,6 +562,7 @@ int main(void)
 		netns_test(test_removed),
 		netns_test(test_a_bridge_of_ours_by_another_name_is_taken_over),
 		netns_test(test_a_bridge_of_ipv6_is_taken_over),
+		netns_test(test_a_bridge_of_the_plugin_alone_is_nobodys),
 		netns_test(test_bridges_of_ours_are_removed_whatever_their_name),
 		netns_test(test_ipv6),
 	};

@@ -31,7 +31,10 @@ struct bridge {
  * or a negative errno; -EEXIST: a link of that name is not a bridge.
  */
 int bridge_ensure(struct netlink *nl, const struct bridge *b, bool *ret_changed, struct err *err);
-/* 02:70 (locally administered, "p"), then the last four bytes of the subnet's network part. */
+/*
+ * 02:70 (locally administered, "p"), then the last four bytes of the subnet's network part; with IPv6
+ * added (xor) to a hash of the bytes before.
+ */
 void bridge_mac(const struct prefix *subnet, uint8_t ret[static 6]);
 /*
  * Links of the network's pods (POD_LINK_PREFIX and pod_link_group() of model/pod.h) that are in no

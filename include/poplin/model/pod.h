@@ -22,5 +22,10 @@ void pod_mac_bytes(const struct addr *address, uint8_t ret[static 4]);
 void pod_mac(const struct addr *address, uint8_t ret[static 6]);
 /* MAC of the host's end: 02:71 and pod_mac_bytes(). */
 void pod_host_mac(const struct addr *address, uint8_t ret[static 6]);
+/*
+ * MAC of a bridge that the plugin makes for itself: 02:72 and pod_mac_bytes(). Never one of an agent's
+ * bridges (bridge_mac() of dataplane/bridge.h), which agents take for theirs.
+ */
+void pod_gateway_mac(const struct addr *gateway, uint8_t ret[static 6]);
 
 #endif
