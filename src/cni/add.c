@@ -70,6 +70,7 @@ static int make_veth(struct attachment *a, struct err *err)
 	r = link_veth_create(a->host, &veth, err);
 	/* The address was free, so a link of this name is what a killed ADD left. */
 	if (r == -EEXIST && a->req->conf.ipam.kind == NETCONF_IPAM_OWN &&
+	    pod_link_is_of(a->host, veth.host_name, a->req->conf.name, NULL) > 0 &&
 	    link_delete_name(a->host, veth.host_name, NULL) == 0)
 		r = link_veth_create(a->host, &veth, err);
 	return r < 0 ? CNI_KERNEL_REFUSED : 0;
@@ -133,21 +134,29 @@ static int undo_all(const struct attachment *a, struct err *err)
 }
 
 /*
- * With addresses of our own a second ADD finds them held. Otherwise the link tells, and must be left
- * alone: what it is taken back with would take the first ADD's too.
+ * With addresses of our own a second ADD finds them held. Otherwise, and when the link is another
+ * network's, the link tells, and must be left alone: what it is taken back with would take the first
+ * ADD's too.
  */
 static int check_unattached(const struct attachment *a, struct err *err)
 {
 	const struct request *req = a->req;
 	unsigned index;
 	char name[16];
+	int r;
 
 	pod_link_name(req->owner.container, req->owner.interface, name);
-	if (req->conf.ipam.kind == NETCONF_IPAM_OWN || link_index(a->host, name, &index, NULL) < 0)
+	if (link_index(a->host, name, &index, NULL) < 0)
+		return 0;
+	r = pod_link_is_of(a->host, name, req->conf.name, err);
+	if (r < 0)
+		return r == -ENODEV ? 0 : CNI_KERNEL_REFUSED;
+	if (r > 0 && req->conf.ipam.kind == NETCONF_IPAM_OWN)
 		return 0;
 	return err_set(err, CNI_ALREADY_ATTACHED,
-		       "%s:%s is attached already (link %s): DEL comes before another ADD",
-		       req->owner.container, req->owner.interface, name);
+		       "%s:%s is attached already (link %s%s): DEL comes before another ADD",
+		       req->owner.container, req->owner.interface, name,
+		       r > 0 ? "" : ", of another network");
 }
 
 static int attach(struct attachment *a, struct err *err)

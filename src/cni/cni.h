@@ -174,12 +174,17 @@ struct addr given_route_gateway(const struct given *given, const struct netconf_
 /* Whether the agent holds the subnet, so that addresses of it may be given out. 0 or a code. */
 int node_ready(const struct netconf *conf, struct err *err);
 /*
- * Removes an attachment's link and our own addresses, whatever there is of them, and what ipMasq
- * and macspoofchk made. Addresses of another plugin are left: addresses_give_back(). 0 or a code.
+ * Removes an attachment's link, unless another network made it, and our own addresses, whatever there
+ * is of them, and what ipMasq and macspoofchk made. Addresses of another plugin are left: addresses_give_back(). 0 or a code.
  */
 int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,
 	   struct err *err);
 
+/*
+ * Whose the link is: 1 the network's, 0 another's, as two networks give an attachment the same name.
+ * -ENODEV: there is none.
+ */
+int pod_link_is_of(struct netlink *nl, const char *name, const char *network, struct err *err);
 /*
  * Removes the host's end of a pod's veth, and so both, and returns as soon as they can carry no
  * packet any more. A child process sees to the rest. -ENODEV: it was gone.

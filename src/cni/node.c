@@ -7,6 +7,7 @@
 #include "masq.h"
 #include "poplin/model/nodestate.h"
 #include "poplin/model/pod.h"
+#include "poplin/nl/link.h"
 #include "poplin/nl/nft.h"
 #include "spoof.h"
 
@@ -40,11 +41,20 @@ int node_ready(const struct netconf *conf, struct err *err)
 	return 0;
 }
 
+int pod_link_is_of(struct netlink *nl, const char *name, const char *network, struct err *err)
+{
+	struct link link;
+	int r = link_get(nl, name, &link, err);
+
+	return r < 0 ? r : link.group == pod_link_group(network);
+}
+
 int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,
 	   struct err *err)
 {
 	auto_(netlink_close) struct netlink *nft = NULL;
 	char name[16];
+	bool foreign;
 	int r;
 
 	/*
@@ -55,13 +65,17 @@ int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_own
 	if ((conf->ip_masq || conf->mac_spoof_check) && nft_open(&nft, err) < 0)
 		return CNI_KERNEL_REFUSED;
 	pod_link_name(owner->container, owner->interface, name);
-	r = pod_link_remove(nl, name, err);
+	r = pod_link_is_of(nl, name, conf->name, err);
+	foreign = r == 0;
+	if (r > 0)
+		r = pod_link_remove(nl, name, err);
 	/* Gone with the pod's namespace, or never made. */
 	if (r < 0 && r != -ENODEV)
 		return CNI_KERNEL_REFUSED;
 	if (conf->ip_masq && masq_remove(nft, conf, owner, err))
 		return CNI_KERNEL_REFUSED;
-	if (conf->mac_spoof_check && spoof_remove(nft, conf, owner, err))
+	/* What checks MACs goes by the link's name. */
+	if (conf->mac_spoof_check && !foreign && spoof_remove(nft, conf, owner, err))
 		return CNI_KERNEL_REFUSED;
 	/* The address last: nobody may get it while a link still answers for it. */
 	if (conf->ipam.kind != NETCONF_IPAM_OWN)

@@ -326,3 +326,37 @@ def test_gc_of_links_that_hold_no_address(host):
     conf["cni.dev/valid-attachments"] = [{"containerID": "c0", "ifname": "eth0"}]
     fine(host.run("GC", conf, ""))
     assert [links(pod) for pod in pods] == [["lo", "eth0"], ["lo"], ["lo", "eth0"]]
+
+
+@pytest.mark.parametrize("attached", [False, True], ids=["nowhere else", "held"])
+def test_the_link_of_another_network_is_left_alone(host, attached):
+    """Both networks give the attachment's link the same name."""
+    pod = host.pod()
+    keys = {"ipMasq": True, "macspoofchk": True}
+    one = host.config("1.1.0", ipam=ONE, **keys)
+    other = host.config("1.1.0", name="other", bridge="br1", ipam={"subnet": "10.8.1.0/24"},
+                        **keys)
+    if attached:  # as a DEL that was lost leaves it
+        fine(host.run("ADD", other, "c1", pod))
+        host.netns.ip("link", "delete", *host_ends(host))
+    result = fine(host.run("ADD", one, "c1", pod))
+
+    def assert_left():
+        assert links(pod) == ["lo", "eth0"]
+        fine(host.run("CHECK", {**one, "prevResult": result}, "c1", pod))
+        assert (host.folder / "data/net/attachments/c1:eth0").is_symlink()
+        assert result["ips"][0]["address"].split("/")[0] in masqueraded(host)
+
+    where = host.pod()
+    answer = host.run("ADD", other, "c1", where)
+    assert answer.json["code"] == 103 and "another network" in answer.json["msg"], answer
+    assert links(where) == ["lo"]
+    assert_left()
+    fine(host.run("GC", {**other, "cni.dev/valid-attachments": []}, ""))
+    assert_left()
+    fine(host.run("DEL", other, "c1", pod))
+    assert_left()
+    assert not (host.folder / "data/other/attachments/c1:eth0").is_symlink()
+    fine(host.run("DEL", one, "c1", pod))
+    assert links(pod) == ["lo"]
+    fine(host.run("ADD", other, "c1", pod))
