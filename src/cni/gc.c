@@ -46,7 +46,7 @@ static int note_valid(const struct collection *c, const json_t *item, struct err
 	return 0;
 }
 
-/* Without the list nothing is known to be stale. */
+/* Without the list nothing is known to be stale. null is the empty one, as libcni writes it. */
 static int note_all_valid(const struct collection *c, struct err *err)
 {
 	const json_t *list = json_object_get(c->req->conf.json, "cni.dev/valid-attachments");
@@ -54,6 +54,8 @@ static int note_all_valid(const struct collection *c, struct err *err)
 	size_t i;
 	int r = 0;
 
+	if (json_is_null(list))
+		return 0;
 	if (!json_is_array(list))
 		return err_set(err, CNI_INVALID_CONFIG,
 			       "'cni.dev/valid-attachments' is missing or not a list");

@@ -407,7 +407,7 @@ def test_gc(node):
     (node.ipam / "addresses" / "10.2.1.5").unlink()  # c3 is half made
     valid = [{"containerID": "c0", "ifname": "eth0"}, {"containerID": "c1", "ifname": "eth9"}]
 
-    for wrong in None, {}, [1], [{"containerID": "c0"}]:
+    for wrong in None, {}, [1], [{"containerID": "c0"}]:  # None: it is missing
         conf = node.config("1.1.0", **{"cni.dev/valid-attachments": wrong})
         assert_error(node.run("GC", conf), 7, version="1.1.0")
     for version in VERSIONS[:-1]:
@@ -424,6 +424,17 @@ def test_gc(node):
     assert_silent(node.run("GC", conf))
     assert_silent(node.run("GC", conf))
     node.assert_empty()
+
+
+def test_gc_takes_null_for_no_attachments(node):
+    """libcni writes a nil slice so: no pod is left."""
+    pod = node.pod()
+    assert_fine(node.add("c1", pod, "1.1.0"))
+    conf = {**node.config("1.1.0"), "cni.dev/valid-attachments": None}
+    assert json.dumps(conf).endswith(': null}')
+    assert_silent(node.run("GC", conf))
+    node.assert_empty()
+    assert pod_links(pod) == []
 
 
 # -- what it is given ----------------------------------------------------------------------
