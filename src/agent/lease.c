@@ -135,13 +135,25 @@ static void recall(struct lease *l, const struct prefix *otherwise)
 
 /* -- the rounds -------------------------------------------------------------- */
 
+/* Shown is what the plugin goes by: the file may be older than the claim where it cannot be written. */
+static void publish(struct lease *l, int64_t deadline)
+{
+	const struct nodestate *said = &l->promise.said;
+
+	promise_try(&l->promise, &l->claim.subnet, deadline, false);
+	if (prefix_cmp(&said->subnet, &l->claim.subnet) != 0)
+		deadline = 0;
+	else if (said->lease_deadline_ns < deadline)
+		deadline = said->lease_deadline_ns;
+	lease_publish_claim(l, deadline);
+}
+
 static void held_now(struct lease *l)
 {
 	l->claimed = true;
 	l->claim_due = l->lost = l->rivalled = false;
 	l->failures = 0;
-	promise_try(&l->promise, &l->claim.subnet, deadline_of(&l->claim), false);
-	lease_publish_claim(l, deadline_of(&l->claim));
+	publish(l, deadline_of(&l->claim));
 }
 
 static void note_loss(struct lease *l, const struct err *why)
@@ -228,8 +240,7 @@ static void keep_old(struct lease *l)
 	bound = deadline_of(&l->tried);
 	if (l->tried.lease && bound < deadline && clock_boot_ns() < bound)
 		deadline = bound;
-	promise_try(&l->promise, &l->claim.subnet, deadline, false);
-	lease_publish_claim(l, deadline);
+	publish(l, deadline);
 }
 
 /* Whatever others do to our keys, again and again, we answer ever more slowly. */

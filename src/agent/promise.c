@@ -24,10 +24,28 @@ void promise_recall(struct promise *p, const char *dir, const char *node,
 	p->said = state;
 }
 
+/*
+ * A full disk takes no lesser promise, but it gives up the one that stands; without the file the
+ * plugin gives out nothing.
+ */
+static int withdraw(struct promise *p, const struct err *why, struct err *err)
+{
+	int r = nodestate_remove(p->dir, err);
+
+	if (r < 0)
+		return r;
+	log_error("cannot publish the lease to the CNI plugin, the file was removed" KV("error",
+											"%s"),
+		  why->text);
+	p->said.lease_deadline_ns = 0;
+	return 0;
+}
+
 int promise_say(struct promise *p, const struct prefix *subnet, int64_t deadline_ns, bool drained,
 		struct err *err)
 {
 	struct nodestate state = p->said;
+	struct err why = ERR_INIT;
 	int r;
 
 	if (subnet->addr.family == AF_UNSPEC)
@@ -35,9 +53,13 @@ int promise_say(struct promise *p, const struct prefix *subnet, int64_t deadline
 	state.subnet = *subnet;
 	state.lease_deadline_ns = deadline_ns;
 	state.drained = drained;
-	r = nodestate_write(p->dir, &state, err);
+	r = nodestate_write(p->dir, &state, &why);
 	if (r == 0)
 		p->said = state;
+	else if (deadline_ns < p->said.lease_deadline_ns)
+		r = withdraw(p, &why, err);
+	else
+		err_set(err, r, "%s", why.text);
 	return r;
 }
 

@@ -99,10 +99,13 @@ static void write_if_new(struct snapshot *s)
 	hash_hex(sum, sizeof(sum), nodes.data, NULL);
 	if (strcmp(sum, s->last) == 0)
 		return;
-	if (write_file(s, nodes.data, &err) < 0)
-		log_limited(LOG_ERROR, "cannot write the snapshot" KV("error", "%s"), err.text);
-	else
-		strlcpy(s->last, sum, sizeof(s->last));
+	if (write_file(s, nodes.data, &err) < 0) {
+		log_limited(LOG_ERROR, "cannot write the snapshot, trying again" KV("error", "%s"),
+			    err.text);
+		snapshot_touch(s);
+		return;
+	}
+	strlcpy(s->last, sum, sizeof(s->last));
 }
 
 static void *run(void *arg)

@@ -90,6 +90,14 @@ int nodestate_write(const char *dir, const struct nodestate *s, struct err *err)
 	return file_write_atomic(path, NODESTATE_MODE, text, len, err);
 }
 
+int nodestate_remove(const char *dir, struct err *err)
+{
+	char path[PATH_MAX];
+	int r = path_of(dir, path, err);
+
+	return r < 0 ? r : file_remove(path, err);
+}
+
 void nodestate_this_boot(char ret[static NODESTATE_BOOT_MAX])
 {
 	auto_buf struct buf id = BUF_INIT;

@@ -213,23 +213,26 @@ static void a_promise_of_another_boot_is_not_recalled(void **state)
 
 /*
  * What stands there must be kept by the lease that the keys hang on, whenever this process dies:
- * where it cannot be shortened, the keys do not move.
+ * where it can be neither shortened nor removed, the keys do not move.
  */
 static void a_promise_is_shortened_before_the_keys_move(void **state)
 {
-	char away[112];
+	char path[112], away[112];
 	int64_t lease;
 
 	(void)state;
 	start_and_wait();
 	lease = lease_of_record();
-	(void)snprintf(away, sizeof(away), "%s.away", t.dir);
-	assert_int_equal(rename(t.dir, away), 0);
+	(void)snprintf(path, sizeof(path), "%s/" NODESTATE_FILE, t.dir);
+	(void)snprintf(away, sizeof(away), "%s/away", t.dir);
+	assert_int_equal(rename(path, away), 0);
+	assert_int_equal(mkdir(path, 0700), 0); /* which no file takes the place of */
 	lease_set_ttl(t.lease, 10);
 	WAIT_FOR(strstr(status()->problem, NODESTATE_FILE), 20);
 	assert_int_equal(lease_of_record(), lease);
 	assert_true(status()->held);
-	assert_int_equal(rename(away, t.dir), 0);
+	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(rename(away, path), 0);
 	WAIT_FOR(lease_of_record() != lease, 30);
 	assert_true(promised()->lease_deadline_ns < clock_boot_ns() + 10 * NS_PER_S);
 	WAIT_FOR(status()->ttl_s == 10 && status()->held, 20);

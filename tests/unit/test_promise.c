@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "poplin/base/file.h"
 #include "poplin/base/log.h"
@@ -169,6 +171,30 @@ static void what_cannot_be_written_was_not_said(void **state)
 	assert_int_equal(read_back()->lease_deadline_ns, 5);
 }
 
+/* Another node may hold the subnet already: a full disk must not keep a promise alive. */
+static void what_cannot_be_taken_back_in_writing_is_removed(void **state)
+{
+	const struct prefix subnet = prefix_of("10.2.9.0/24");
+	char path[96], blocked[96];
+	struct nodestate left;
+	struct err err = ERR_INIT;
+	struct promise p = recall();
+
+	(void)state;
+	assert_int_equal(promise_say(&p, &subnet, 7, false, NULL), 0);
+	(void)snprintf(path, sizeof(path), "%s/node.json", dir);
+	(void)snprintf(blocked, sizeof(blocked), "%s/.node.json.tmp", dir);
+	assert_int_equal(mkdir(blocked, 0700), 0); /* no new file can be made there */
+	assert_true(promise_say(&p, &subnet, 9, false, &err) < 0);
+	assert_int_equal(read_back()->lease_deadline_ns, 7);
+	assert_int_equal(promise_say(&p, &subnet, 5, false, &err), 0);
+	assert_int_equal(p.said.lease_deadline_ns, 0);
+	assert_int_equal(nodestate_read(dir, &left, NULL), -ENOENT);
+	assert_int_equal(rmdir(blocked), 0);
+	assert_int_equal(promise_say(&p, &subnet, 9, false, &err), 0);
+	assert_int_equal(read_back()->lease_deadline_ns, 9);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -179,6 +205,7 @@ int main(void)
 		TEST(what_is_of_no_use_here_is_nothing),
 		TEST(what_is_said_is_what_is_read),
 		TEST(what_cannot_be_written_was_not_said),
+		TEST(what_cannot_be_taken_back_in_writing_is_removed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

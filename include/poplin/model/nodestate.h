@@ -33,6 +33,7 @@ struct nodestate {
 /* dir is STATE_DIR. -ENOENT when the file is not there. */
 int nodestate_read(const char *dir, struct nodestate *ret, struct err *err);
 int nodestate_write(const char *dir, const struct nodestate *s, struct err *err);
+int nodestate_remove(const char *dir, struct err *err); /* a missing one is fine */
 /* Of the boot that runs: to be filled in by who writes a state. "" where it cannot be read. */
 void nodestate_this_boot(char ret[static NODESTATE_BOOT_MAX]);
 /*
