@@ -189,7 +189,7 @@ static void host_link_name(const struct request *req, char ret[static 16])
 	size_t i;
 
 	pod_link_name(req->owner.container, req->owner.interface, ret);
-	if (!ipam_is_reserved(&req->conf.ipam.pool, &req->owner))
+	if (ipam_is_reserved(&req->conf.ipam.pool, &req->owner, NULL) <= 0)
 		return;
 	json_array_foreach (json_object_get(previous, "interfaces"), i, interface) {
 		const char *name = json_string_value(json_object_get(interface, "name"));

@@ -48,7 +48,11 @@ int verb_del(const struct request *req, struct err *err)
 
 	if (netlink_open(&nl, err) < 0)
 		return CNI_KERNEL_REFUSED;
-	if (req->netns[0] && ipam_is_reserved(&req->conf.ipam.pool, &req->owner))
+	if (req->netns[0])
+		r = ipam_is_reserved(&req->conf.ipam.pool, &req->owner, err);
+	if (r < 0)
+		return CNI_IO_FAILURE;
+	if (r > 0)
 		r = remove_inside(req, nl, err);
 	if (r == 0)
 		r = detach(nl, &req->conf, &req->owner, err);

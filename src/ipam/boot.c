@@ -53,7 +53,7 @@ static int clear_folder(const struct ledger *l, const char *name)
 
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
-	while (r == 0 && (entry = readdir(list))) {
+	while (r == 0 && (r = ledger_next(list, &entry)) > 0) {
 		r = entry->d_name[0] == '.' ? 0 : ledger_remove_link(dirfd(list), entry->d_name);
 		r = r == -EISDIR ? 0 : r; /* not ours, and stays */
 	}

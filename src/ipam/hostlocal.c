@@ -59,13 +59,14 @@ int hostlocal_foreach(const struct ledger *l, hostlocal_fn *fn, void *arg)
 		mem_close_cleanup(&fd);
 		return r;
 	}
-	while (r == 0 && (entry = readdir(list))) {
+	while (r == 0 && (r = ledger_next(list, &entry)) > 0) {
 		char holder[OWNER_MAX];
 		struct addr a;
 
 		/* The lock, "last_reserved_ip.0", our own folders. */
-		if (addr_parse(entry->d_name, &a, NULL) == 0 && hostlocal_holder(l, &a, holder))
-			r = fn(&a, holder, arg);
+		r = addr_parse(entry->d_name, &a, NULL) == 0 && hostlocal_holder(l, &a, holder)
+			    ? fn(&a, holder, arg)
+			    : 0;
 	}
 	closedir(list);
 	return r;

@@ -129,7 +129,7 @@ int ipam_release_orphans(const char *dir, struct err *err)
 		r = ledger_list(&l, "addresses", &list);
 	if (r < 0)
 		return err_errno(err, r, "%s: look for addresses without an attachment", dir);
-	while ((entry = readdir(list))) {
+	while ((r = ledger_next(list, &entry)) > 0) {
 		char owner[OWNER_MAX];
 		struct addr a;
 
@@ -143,7 +143,7 @@ int ipam_release_orphans(const char *dir, struct err *err)
 			return err_errno(err, r, "%s: release %s", dir, entry->d_name);
 		n++;
 	}
-	return n;
+	return r < 0 ? err_errno(err, r, "%s/addresses: list", dir) : n;
 }
 
 /* 1: it went; 0: a link came up meanwhile, and all is as before. */
@@ -369,7 +369,12 @@ int ipam_allocate(const struct ipam_pool *pool, const struct addr *wanted, unsig
 		r = open_to_change(&l, pool, err);
 	if (r < 0)
 		return r;
-	if (ledger_lookup(&l, name, held) > 0 || hostlocal_lookup(&l, name, held) > 0)
+	r = ledger_lookup(&l, name, held);
+	if (r <= 0)
+		r = hostlocal_lookup(&l, name, held);
+	if (r < 0 && r != -ENOENT)
+		return err_errno(err, r, "%s: addresses of %s", pool->dir, name);
+	if (r > 0)
 		return err_set(err, -EEXIST, "%s holds address %s already", name,
 			       addr_format(&held[0], text));
 	/* Half an allocation, by a process that died. */
@@ -398,15 +403,21 @@ int ipam_lookup(const struct ipam_pool *pool, const struct ipam_owner *owner,
 	return r < 0 ? err_errno(err, r, "%s: addresses of %s", pool->dir, name) : r;
 }
 
-bool ipam_is_reserved(const struct ipam_pool *pool, const struct ipam_owner *owner)
+int ipam_is_reserved(const struct ipam_pool *pool, const struct ipam_owner *owner, struct err *err)
 {
 	auto_ledger struct ledger l = LEDGER_INIT;
 	struct addr reserved[IPAM_SETS_MAX];
 	char name[OWNER_MAX];
+	int r = ledger_owner_name(owner, name, err);
 
-	return ledger_owner_name(owner, name, NULL) == 0 &&
-	       ledger_open_reservations(&l, pool->reservations) == 0 &&
-	       hostlocal_lookup(&l, name, reserved) > 0;
+	if (r < 0)
+		return r;
+	r = ledger_open_reservations(&l, pool->reservations);
+	if (r == 0)
+		r = hostlocal_lookup(&l, name, reserved);
+	if (r < 0 && r != -ENOENT)
+		return err_errno(err, r, "%s: addresses of %s", pool->reservations, name);
+	return r > 0;
 }
 
 bool ipam_holder(const struct ipam_pool *pool, const struct addr *addr,
@@ -471,6 +482,13 @@ static int tell(ipam_fn *fn, const struct addr *addr, char *owner, void *arg)
 	return fn(addr, owner, colon + 1, arg);
 }
 
+static int next_entry(DIR *list, const char *dir, const struct dirent **ret, struct err *err)
+{
+	int r = ledger_next(list, ret);
+
+	return r < 0 ? err_errno(err, r, "%s: list", dir) : r;
+}
+
 int ipam_foreach(const char *dir, ipam_fn *fn, void *arg, struct err *err)
 {
 	auto_ledger struct ledger l = LEDGER_INIT;
@@ -478,7 +496,7 @@ int ipam_foreach(const char *dir, ipam_fn *fn, void *arg, struct err *err)
 	const struct dirent *entry;
 	int r = ledger_open_listing(dir, "addresses", &l, &list, err);
 
-	while (r == 0 && list && (entry = readdir(list))) {
+	while (r >= 0 && list && (r = next_entry(list, dir, &entry, err)) > 0) {
 		char owner[OWNER_MAX];
 		struct addr addr;
 
@@ -511,8 +529,8 @@ int ipam_foreach_reserved(const struct ipam_pool *pool, ipam_fn *fn, void *arg, 
 	int r = ledger_open_reservations(&l, pool->reservations);
 
 	if (r == 0)
-		return hostlocal_foreach(&l, tell_reserved, &(struct telling){ fn, arg });
-	return err_errno(err, r, "%s: open", pool->reservations);
+		r = hostlocal_foreach(&l, tell_reserved, &(struct telling){ fn, arg });
+	return r < 0 ? err_errno(err, r, "%s: list", pool->reservations) : 0;
 }
 
 int ipam_foreach_attachment(const char *dir, ipam_fn *fn, void *arg, struct err *err)
@@ -522,7 +540,7 @@ int ipam_foreach_attachment(const char *dir, ipam_fn *fn, void *arg, struct err 
 	const struct dirent *entry;
 	int r = ledger_open_listing(dir, "attachments", &l, &list, err);
 
-	while (r == 0 && list && (entry = readdir(list))) {
+	while (r >= 0 && list && (r = next_entry(list, dir, &entry, err)) > 0) {
 		struct addr addrs[IPAM_SETS_MAX] = { { .family = AF_UNSPEC } };
 		char owner[OWNER_MAX];
 

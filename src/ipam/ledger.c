@@ -122,6 +122,13 @@ int ledger_open_listing(const char *dir, const char *folder, struct ledger *l, D
 	return r < 0 ? err_errno(err, r, "%s/%s: open", dir, folder) : 0;
 }
 
+int ledger_next(DIR *list, const struct dirent **ret)
+{
+	errno = 0; /* or nobody could tell an error from the end */
+	*ret = readdir(list);
+	return *ret ? 1 : -errno;
+}
+
 /* -- links ------------------------------------------------------------------------ */
 
 int ledger_owner_name(const struct ipam_owner *owner, char ret[static OWNER_MAX], struct err *err)

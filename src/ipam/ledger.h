@@ -51,5 +51,7 @@ int ledger_list(const struct ledger *l, const char *folder, DIR **ret);
 /* The same of a ledger yet to be opened. NULL in *ret: nothing was ever allocated. */
 int ledger_open_listing(const char *dir, const char *folder, struct ledger *l, DIR **ret,
 			struct err *err);
+/* 1, or 0: there are no more. Negative errno: the disk does not tell. */
+int ledger_next(DIR *list, const struct dirent **ret);
 
 #endif

@@ -111,21 +111,24 @@ static int take_address(const struct addr *a, const char *holder, void *arg)
 	return 0;
 }
 
-static uint64_t take_held(const struct map *map, uint64_t *words)
+static int take_held(const struct map *map, uint64_t *words, uint64_t *ret_held)
 {
 	struct taking t = { .map = map, .words = words };
 	const struct dirent *entry;
 	struct addr a;
 	DIR *list;
+	int r = ledger_list(map->ledger, "addresses", &list);
 
-	if (ledger_list(map->ledger, "addresses", &list) == 0) {
-		while ((entry = readdir(list)))
+	if (r == 0) {
+		while ((r = ledger_next(list, &entry)) > 0)
 			if (addr_parse(entry->d_name, &a, NULL) == 0)
 				(void)take_address(&a, NULL, &t);
 		closedir(list);
 	}
-	(void)hostlocal_foreach(map->ledger, take_address, &t);
-	return t.held;
+	if (r == 0 || r == -ENOENT)
+		r = hostlocal_foreach(map->ledger, take_address, &t);
+	*ret_held = t.held;
+	return r;
 }
 
 /* Where the search of the layout before this one stood; it is not needed any more. */
@@ -147,19 +150,24 @@ static bool write_at(int fd, const void *data, size_t len, off_t offset)
 	return pwrite(fd, data, len, offset) == (ssize_t)len;
 }
 
-/* All that is taken, from the links; to be freed. NULL: memory is short. */
-static uint64_t *compute(const struct map *map, uint64_t *ret_held)
+/* All that is taken, from the links; *ret is to be freed. Negative errno. */
+static int compute(const struct map *map, uint64_t **ret, uint64_t *ret_held)
 {
 	size_t n = words_of(map->places);
-	uint64_t *words = calloc(n, sizeof(*words));
+	auto_free uint64_t *words = calloc(n, sizeof(*words));
+	int r;
 
 	if (!words)
-		return NULL;
+		return -ENOMEM;
 	take_kept(map, words);
-	*ret_held = take_held(map, words);
+	r = take_held(map, words, ret_held);
+	if (r < 0)
+		return r;
 	for (uint32_t place = map->places; place < n * WORD; place++)
 		take(words, place);
-	return words;
+	*ret = words;
+	words = NULL;
+	return 0;
 }
 
 static void start_search(struct map *map, uint32_t from)
@@ -171,11 +179,12 @@ static void start_search(struct map *map, uint32_t from)
 int map_rebuild(struct map *map)
 {
 	const struct header header = { .magic = MAGIC, .next = map->next };
-	auto_free uint64_t *words = compute(map, &map->held);
+	auto_free uint64_t *words = NULL;
 	size_t size = words_of(map->places) * sizeof(*words);
+	int r = compute(map, &words, &map->held);
 
-	if (!words)
-		return -ENOMEM;
+	if (r < 0)
+		return r;
 	map->fresh = true;
 	start_search(map, map->next);
 	errno = ENOSPC; /* what a short write means */
@@ -306,11 +315,12 @@ bool map_has_free(struct map *map, uint64_t *ret_held)
 	*ret_held = 0;
 	if (map->fd >= 0 && map_next_free(map, &place))
 		return true;
-	words = compute(map, ret_held);
-	for (size_t i = 0; words && i < words_of(map->places); i++)
+	if (compute(map, &words, ret_held) < 0)
+		return true; /* who cannot tell does not say that it is full */
+	for (size_t i = 0; i < words_of(map->places); i++)
 		if (words[i] != UINT64_MAX)
 			return true;
-	return !words; /* who cannot tell does not say that it is full */
+	return false;
 }
 
 void map_mark(const struct map *map, uint32_t place, bool taken)

@@ -514,7 +514,7 @@ static void test_reservation_is_released(void **state)
 	assert_int_equal(ipam_lookup(&pool, &old, held, NULL), 1);
 	assert_int_equal(ipam_release(&pool, &old, &err), 0);
 	assert_int_equal(ipam_lookup(&pool, &old, held, NULL), -ENOENT);
-	assert_true(ipam_is_reserved(&pool, &second));
+	assert_int_equal(ipam_is_reserved(&pool, &second, NULL), 1);
 	assert_int_equal(ipam_has_free(&pool, &err), 0);
 	assert_int_equal(take(&pool, "new", NULL, text, &err), 0);
 	assert_string_equal(text, "10.2.1.2");
@@ -522,6 +522,83 @@ static void test_reservation_is_released(void **state)
 	assert_int_equal(ipam_release(&pool, &older, &err), 0);
 	assert_int_equal(take(&pool, "new2", NULL, text, &err), 0);
 	assert_string_equal(text, "10.2.1.4");
+}
+
+static int release_one(void *arg)
+{
+	const struct asking *ask = arg;
+
+	return -ipam_release(&ask->pool, &ask->owner, NULL);
+}
+
+static int ask_whether_reserved(void *arg)
+{
+	const struct asking *ask = arg;
+
+	return -ipam_is_reserved(&ask->pool, &ask->owner, NULL) & 0xff;
+}
+
+static int list_all(void *arg)
+{
+	const struct asking *ask = arg;
+	unsigned n = 0;
+
+	return -ipam_foreach(ask->pool.dir, count_one, &n, NULL);
+}
+
+static int list_attachments(void *arg)
+{
+	const struct asking *ask = arg;
+	unsigned n = 0;
+
+	return -ipam_foreach_attachment(ask->pool.dir, count_one, &n, NULL);
+}
+
+static int list_reserved(void *arg)
+{
+	const struct asking *ask = arg;
+	unsigned n = 0;
+
+	return -ipam_foreach_reserved(&ask->pool, count_one, &n, NULL);
+}
+
+static int release_orphans(void *arg)
+{
+	const struct asking *ask = arg;
+
+	return -ipam_release_orphans(ask->pool.dir, NULL);
+}
+
+/* The disk does not list a folder: that is an error, and not an empty folder. */
+static void test_folder_cannot_be_listed(void **state)
+{
+	static const struct {
+		const char *what;
+		int (*fn)(void *arg);
+	} cases[] = {
+		{ "allocate", allocate_one },
+		{ "release", release_one },
+		{ "is reserved", ask_whether_reserved },
+		{ "addresses", list_all },
+		{ "attachments", list_attachments },
+		{ "reservations", list_reserved },
+		{ "orphans", release_orphans },
+	};
+	const struct fixture *f = *state;
+	struct asking old = asking(f, "10.2.1.0/24", "old");
+	struct addr held[IPAM_SETS_MAX];
+
+	strlcpy(old.pool.reservations, f->dir, sizeof(old.pool.reservations));
+	assert_given(f, "10.2.1.0/24", "a", "10.2.1.2");
+	reserve(f, "10.2.1.3", "old\r\neth0");
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		int r = with_refused(SYS_getdents64, EIO, cases[i].fn, &old);
+
+		if (r != EIO)
+			fail_msg("%s: %s", cases[i].what, strerror(r));
+	}
+	assert_int_equal(ipam_lookup(&old.pool, &old.owner, held, NULL), 1);
+	assert_int_equal(ipam_release(&old.pool, &old.owner, NULL), 0);
 }
 
 /* Killed between the two links: the attachment alone. It holds nothing, and any verb clears it. */
@@ -726,6 +803,7 @@ int main(void)
 		TEST(test_bad_names),
 		TEST(test_reserved_by_host_local),
 		TEST(test_reservation_is_released),
+		TEST(test_folder_cannot_be_listed),
 		TEST(test_half_made),
 		TEST(test_half_made_folders),
 		TEST(test_concurrent),

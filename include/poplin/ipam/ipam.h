@@ -128,8 +128,11 @@ int ipam_lookup(const struct ipam_pool *pool, const struct ipam_owner *owner,
 #define IPAM_HOLDER_MAX 256
 bool ipam_holder(const struct ipam_pool *pool, const struct addr *addr,
 		 char ret[static IPAM_HOLDER_MAX]);
-/* Whether host-local gave the owner what it holds: another plugin made its link then. */
-bool ipam_is_reserved(const struct ipam_pool *pool, const struct ipam_owner *owner);
+/*
+ * 1 if host-local gave the owner what it holds: another plugin made its link then. Else 0, or a
+ * negative errno where the disk does not tell.
+ */
+int ipam_is_reserved(const struct ipam_pool *pool, const struct ipam_owner *owner, struct err *err);
 /* 0, or -ENOSPC when a set has no address that is free (text as of ipam_allocate()). */
 int ipam_has_free(const struct ipam_pool *pool, struct err *err);
 /* Whether the owner has an attachment, complete or half made: one system call. */
