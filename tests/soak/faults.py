@@ -97,6 +97,7 @@ class Execution:
         self.errors = []
         self.names = 0
         self.lock = threading.Lock()  # of names and troubled
+        self.plugin = threading.Lock()  # none runs on a machine while it is set up anew
         self.troubled = []
         # A fault that takes longer than planned puts the next one of its target off.
         self.turns = defaultdict(threading.Lock)
@@ -209,8 +210,9 @@ class Execution:
         node = self.nodes[fault.target]
         with self._told(fault):
             self._end(node, signal.SIGKILL)
-            for path in Path(node.settings["STATE_DIR"]).iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with self.plugin:
+                for path in Path(node.settings["STATE_DIR"]).iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
             node.ip("nexthop", "flush", "proto", "84")  # the routes go with them
             time.sleep(fault.seconds)
             with self.lock:
@@ -278,8 +280,9 @@ class Calls:
 
     def _guarded(self, node):
         try:
-            for verb in "STATUS", "ADD", "DEL":  # as a runtime: DEL follows a failed ADD, too
-                self._call(node, verb)
+            with self.execution.plugin:
+                for verb in "STATUS", "ADD", "DEL":  # as a runtime: DEL follows a failed ADD, too
+                    self._call(node, verb)
         except Exception as error:  # noqa: BLE001: it ends the run, whatever it is
             self.execution.errors.append(f"the plugin on {node.name}: {error!r}")
 
