@@ -146,6 +146,8 @@ static void publish(struct lease *l, int64_t deadline)
 	else if (said->lease_deadline_ns < deadline)
 		deadline = said->lease_deadline_ns;
 	lease_publish_claim(l, deadline);
+	mutex_hold(&l->lock);
+	strlcpy(l->status.problem, l->promise.problem, sizeof(l->status.problem));
 }
 
 static void held_now(struct lease *l)

@@ -233,8 +233,7 @@ static void read_notifications(struct monitor *m)
 
 /*
  * No worker knows of routes of our protocol that do not stand in our place, or behind another one
- * there. Like all that may be
- * stale they stay until it is certain what is.
+ * there. Like all that may be stale they stay until it is certain what is.
  */
 static void remove_strays(struct monitor *m, const struct routes_config *config)
 {

@@ -13,6 +13,7 @@ void promise_recall(struct promise *p, const char *dir, const char *node,
 	uint32_t index;
 
 	p->dir = dir;
+	p->problem[0] = '\0';
 	nodestate_this_boot(boot);
 	if (nodestate_read(dir, &state, NULL) < 0 || strcmp(state.node, node) != 0 ||
 	    !network_index(network, &state.subnet, &index))
@@ -33,7 +34,7 @@ static int withdraw(struct promise *p, const struct err *why, struct err *err)
 	int r = nodestate_remove(p->dir, err);
 
 	if (r < 0)
-		return r;
+		return err_wrap(err, r, "%s, and", why->text);
 	log_error("cannot publish the lease to the CNI plugin, the file was removed" KV("error",
 											"%s"),
 		  why->text);
@@ -66,8 +67,10 @@ int promise_say(struct promise *p, const struct prefix *subnet, int64_t deadline
 void promise_try(struct promise *p, const struct prefix *subnet, int64_t deadline_ns, bool drained)
 {
 	struct err err = ERR_INIT;
+	int r = promise_say(p, subnet, deadline_ns, drained, &err);
 
-	if (promise_say(p, subnet, deadline_ns, drained, &err) < 0)
+	strlcpy(p->problem, r < 0 ? err.text : "", sizeof(p->problem));
+	if (r < 0)
 		log_error("cannot publish the lease to the CNI plugin" KV("error", "%s"), err.text);
 }
 

@@ -13,8 +13,9 @@
 #include "poplin/model/nodestate.h"
 
 struct promise {
-	const char *dir;       /* STATE_DIR; borrowed */
-	struct nodestate said; /* subnet.addr.family AF_UNSPEC: nothing yet */
+	const char *dir;	    /* STATE_DIR; borrowed */
+	struct nodestate said;	    /* subnet.addr.family AF_UNSPEC: nothing yet */
+	char problem[ERR_TEXT_MAX]; /* why the last promise_try() failed; "" */
 };
 
 /*
@@ -23,7 +24,10 @@ struct promise {
  */
 void promise_recall(struct promise *p, const char *dir, const char *node,
 		    const struct network *network);
-/* Says p->said with these changes. On failure what was said before stands. */
+/*
+ * Says p->said with these changes. On failure what was said before stands; but what promises more than
+ * is so is removed where it cannot be written, and that is none.
+ */
 int promise_say(struct promise *p, const struct prefix *subnet, int64_t deadline_ns, bool drained,
 		struct err *err);
 /* The same; a failure is logged: then the plugin stops in time by itself. */

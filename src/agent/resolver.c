@@ -108,7 +108,7 @@ static struct addr look_up(const char *text, int family)
 	return address;
 }
 
-/* NULL, or the name in the tree that is not `key`, which has no text of its own. */
+/* RB_FIND() would need a whole name with this text. */
 static struct name *find_locked(struct resolver *r, const char *text)
 {
 	struct name *name = RB_ROOT(&r->names);

@@ -52,7 +52,8 @@ static void view_lease(struct agent *a, struct status_view *v)
 	if (lease.subnet.addr.family != AF_UNSPEC)
 		v->bridge_address = addr_add(&lease.subnet.addr, 1);
 	if (lease.held && lease.problem[0])
-		status_view_warning(v, "the lease is not renewed: %s", lease.problem);
+		status_view_warning(v, "the lease is not renewed, or not published: %s",
+				    lease.problem);
 	if (!lease.held && lease.drain != LEASE_DRAINED)
 		status_view_reason(v, "no subnet is held: %s",
 				   lease.problem[0] ? lease.problem : "not claimed yet");

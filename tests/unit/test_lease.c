@@ -238,6 +238,24 @@ static void a_promise_is_shortened_before_the_keys_move(void **state)
 	WAIT_FOR(status()->ttl_s == 10 && status()->held, 20);
 }
 
+/* The lease is renewed, but the plugin does not know: whoever asks is told why it will stop. */
+static void a_renewal_that_cannot_be_published_is_told(void **state)
+{
+	char path[112];
+
+	(void)state;
+	t.config.ttl_s = 10;
+	start_and_wait();
+	(void)snprintf(path, sizeof(path), "%s/" NODESTATE_FILE, t.dir);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(mkdir(path, 0700), 0);
+	WAIT_FOR(strstr(status()->problem, NODESTATE_FILE), 20);
+	WAIT_FOR(!status()->held, 20);
+	assert_non_null(strstr(status()->problem, NODESTATE_FILE));
+	assert_int_equal(rmdir(path), 0);
+	WAIT_FOR(status()->held && !status()->problem[0], 20);
+}
+
 /*
  * The process could die when the keys have just moved to a lease that was granted, and what the file
  * says then stays said.
@@ -418,6 +436,7 @@ int main(void)
 		LEASE_TEST(a_restart_keeps_lease_and_promise),
 		LEASE_TEST(a_promise_of_another_boot_is_not_recalled),
 		LEASE_TEST(a_promise_is_shortened_before_the_keys_move),
+		LEASE_TEST(a_renewal_that_cannot_be_published_is_told),
 		LEASE_TEST(what_is_promised_when_the_keys_move_is_kept_by_their_new_lease),
 		LEASE_TEST(a_deleted_record_comes_back_under_a_new_promise),
 		LEASE_TEST(a_suspicion_that_cannot_be_cleared_ends_the_promise),
