@@ -23,7 +23,7 @@ static int take_own(const struct request *req, const struct wishes *wishes, stru
 		break;
 	case -EEXIST:
 		return CNI_ALREADY_ATTACHED;
-	case -ENOSPC:
+	case -EADDRNOTAVAIL:
 	case -EADDRINUSE:
 		return CNI_NO_ADDRESS;
 	case -EINVAL:

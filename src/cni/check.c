@@ -54,7 +54,7 @@ static int read_address(const json_t *ip, struct given *ret, struct err *err)
 /* Addresses of our interface, and all routes. */
 static int read_previous(const struct request *req, struct given *ret, struct err *err)
 {
-	const json_t *previous = json_object_get(req->conf.json, "prevResult"), *item;
+	const json_t *previous = netconf_get(req->conf.json, "prevResult"), *item;
 	int own = own_interface(req, previous), r = 0;
 	size_t i;
 
@@ -91,26 +91,16 @@ static bool is_expected(const struct given *given, const struct addr *a)
 	return false;
 }
 
-/* Old versions of the plugin host-local wrote "<container>:" alone. */
-static bool is_own(const char *holder, const char *own)
-{
-	size_t n = strlen(holder);
-
-	return strcmp(holder, own) == 0 ||
-	       (n && holder[n - 1] == ':' && strncmp(holder, own, n) == 0);
-}
-
 /* Whether an address of ours is held by somebody else by now. */
 static int check_holders(const struct request *req, const struct given *given, struct err *err)
 {
 	const struct ipam_pool *pool = &req->conf.ipam.pool;
-	char text[ADDR_TEXT_MAX], holder[IPAM_HOLDER_MAX], own[IPAM_HOLDER_MAX];
+	char text[ADDR_TEXT_MAX], holder[IPAM_HOLDER_MAX];
 
-	(void)snprintf(own, sizeof(own), "%s:%s", req->owner.container, req->owner.interface);
 	for (unsigned i = 0; i < given->naddresses; i++) {
 		const struct addr *a = &given->addresses[i].address.addr;
 
-		if (ipam_holder(pool, a, holder) && !is_own(holder, own))
+		if (ipam_holder(pool, a, holder) && !ipam_is_holder(holder, &req->owner))
 			return err_set(err, CNI_NOT_AS_EXPECTED, "address %s is held by %s",
 				       addr_format(a, text), holder);
 	}
@@ -185,7 +175,7 @@ static int check_address(struct netlink *nl, const struct link *link, const stru
 /* The plugin `bridge` gave its links random names, which only the previous result tells. */
 static void host_link_name(const struct request *req, char ret[static 16])
 {
-	const json_t *previous = json_object_get(req->conf.json, "prevResult"), *interface;
+	const json_t *previous = netconf_get(req->conf.json, "prevResult"), *interface;
 	size_t i;
 
 	pod_link_name(req->owner.container, req->owner.interface, ret);

@@ -61,7 +61,10 @@ static int clear_folder(const struct ledger *l, const char *name)
 	return r;
 }
 
-/* The link goes last: whoever is killed in between leaves the rest to the next. */
+/*
+ * The link goes last: whoever is killed in between leaves the rest to the next. On a full disk there is
+ * none, which must not keep anybody from releasing.
+ */
 int boot_begin(const struct ledger *l)
 {
 	static const char *const folders[] = { "addresses", "attachments", "maps" };
@@ -76,7 +79,8 @@ int boot_begin(const struct ledger *l)
 		if (r == 0)
 			r = ledger_remove_link(l->dir, BOOT_LINK);
 	}
-	if (r == 0 && symlinkat(now, l->dir, BOOT_LINK) < 0 && errno != EEXIST)
+	if (r == 0 && symlinkat(now, l->dir, BOOT_LINK) < 0 && errno != EEXIST && errno != ENOSPC &&
+	    errno != EDQUOT)
 		r = -errno;
 	return r;
 }

@@ -74,12 +74,12 @@ int hostlocal_foreach(const struct ledger *l, hostlocal_fn *fn, void *arg)
 
 /* -- of one owner ------------------------------------------------------------------- */
 
-static bool is_of(const char *holder, const char *owner)
+bool hostlocal_is_of(const char *holder, const char *owner)
 {
 	size_t n = strlen(holder);
 
 	return strcmp(holder, owner) == 0 ||
-	       (holder[n - 1] == ':' && strncmp(holder, owner, n) == 0);
+	       (n && holder[n - 1] == ':' && strncmp(holder, owner, n) == 0);
 }
 
 struct search {
@@ -95,7 +95,7 @@ static int note(const struct addr *a, const char *holder, void *arg)
 {
 	struct search *s = arg;
 
-	if (is_of(holder, s->owner) && s->n < (int)IPAM_SETS_MAX)
+	if (hostlocal_is_of(holder, s->owner) && s->n < (int)IPAM_SETS_MAX)
 		s->found[s->n++] = *a;
 	return 0;
 }
@@ -115,7 +115,7 @@ static int remove_file(const struct addr *a, const char *holder, void *arg)
 	char text[ADDR_TEXT_MAX];
 	int r;
 
-	if (!is_of(holder, s->owner))
+	if (!hostlocal_is_of(holder, s->owner))
 		return 0;
 	r = ledger_remove_link(s->ledger->reservations, addr_format(a, text));
 	if (r == 0)

@@ -14,6 +14,8 @@
 
 /* As ledger_holder(). */
 bool hostlocal_holder(const struct ledger *l, const struct addr *a, char holder[static OWNER_MAX]);
+/* Whether a holder is this owner: the same name, or one whose interface an old version left out. */
+bool hostlocal_is_of(const char *holder, const char *owner);
 /* Calls fn for each address reserved, in no order; a negative return ends it. */
 typedef int hostlocal_fn(const struct addr *addr, const char *holder, void *arg);
 int hostlocal_foreach(const struct ledger *l, hostlocal_fn *fn, void *arg);

@@ -167,6 +167,13 @@ static int collect(const struct ledger *l, const char *name, const struct ipam_o
 	return r < 0 ? r : 1;
 }
 
+/* Not the inode alone: that of a file that went is soon another's, on a disk. */
+static uint64_t number_of(const struct stat *st)
+{
+	return (uint64_t)st->st_ino ^
+	       ((uint64_t)st->st_ctim.tv_sec << 30 ^ (uint64_t)st->st_ctim.tv_nsec) << 2;
+}
+
 int ipam_collect(const char *dir, const struct ipam_owner *owner, uint64_t number,
 		 bool (*is_gone)(const struct ipam_owner *owner, void *arg), void *arg,
 		 struct err *err)
@@ -182,7 +189,7 @@ int ipam_collect(const char *dir, const struct ipam_owner *owner, uint64_t numbe
 		return r;
 	/* A DEL came first, and maybe another ADD. */
 	if (fstatat(l.attachments, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    (uint64_t)st.st_ino != number || !is_gone(owner, arg))
+	    number_of(&st) != number || !is_gone(owner, arg))
 		return 0;
 	r = collect(&l, name, owner, is_gone, arg);
 	return r < 0 ? err_errno(err, r, "%s: release the addresses of %s", dir, name) : r;
@@ -207,7 +214,7 @@ static int refuse_exhausted(uint64_t held, const struct ipam_pool *pool, unsigne
 
 	while (range->set != set)
 		range++;
-	return err_set(err, -ENOSPC,
+	return err_set(err, -EADDRNOTAVAIL,
 		       "no address of %s%s is free: %" PRIu64 " are held (by whom: %s/addresses)",
 		       prefix_format(&range->subnet, text),
 		       range + 1 < pool->ranges + pool->nranges && range[1].set == set ? " and more"
@@ -403,6 +410,13 @@ int ipam_lookup(const struct ipam_pool *pool, const struct ipam_owner *owner,
 	return r < 0 ? err_errno(err, r, "%s: addresses of %s", pool->dir, name) : r;
 }
 
+bool ipam_is_holder(const char *holder, const struct ipam_owner *owner)
+{
+	char name[OWNER_MAX];
+
+	return ledger_owner_name(owner, name, NULL) == 0 && hostlocal_is_of(holder, name);
+}
+
 int ipam_is_reserved(const struct ipam_pool *pool, const struct ipam_owner *owner, struct err *err)
 {
 	auto_ledger struct ledger l = LEDGER_INIT;
@@ -467,7 +481,7 @@ bool ipam_attachment(const char *dir, const struct ipam_owner *owner, uint64_t *
 	    snprintf(path, sizeof(path), "%s/attachments/%s", dir, name) >= (int)sizeof(path) ||
 	    lstat(path, &st) < 0)
 		return false;
-	*ret = st.st_ino;
+	*ret = number_of(&st);
 	return true;
 }
 

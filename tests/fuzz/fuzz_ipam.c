@@ -159,7 +159,7 @@ static void allocate(struct state *s, unsigned who, const struct addr *wanted)
 	MUST(r == 0 || err.text[0]);
 	if (s->given[who])
 		MUST(r == -EEXIST || r == -EINVAL);
-	if (r == -ENOSPC)
+	if (r == -EADDRNOTAVAIL)
 		check_full(s);
 	if (r < 0)
 		return;

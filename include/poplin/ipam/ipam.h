@@ -96,7 +96,7 @@ struct ipam_address {
 /*
  * Gives the owner an address of each set of the pool, ret[0] to ret[pool->nsets - 1]. The wanted
  * addresses are given where they belong. -EEXIST: this owner holds some already. -EADDRINUSE: a
- * wanted one is held (text says by whom). -ENOSPC: none is free (text says how many are held and
+ * wanted one is held (text says by whom). -EADDRNOTAVAIL: none is free (text says how many are held and
  * where to look). -EINVAL: a wanted one is not of the pool, or is a gateway.
  */
 int ipam_allocate(const struct ipam_pool *pool, const struct addr *wanted, unsigned nwanted,
@@ -128,12 +128,14 @@ int ipam_lookup(const struct ipam_pool *pool, const struct ipam_owner *owner,
 #define IPAM_HOLDER_MAX 256
 bool ipam_holder(const struct ipam_pool *pool, const struct addr *addr,
 		 char ret[static IPAM_HOLDER_MAX]);
+/* Whether what ipam_holder() told is this owner. */
+bool ipam_is_holder(const char *holder, const struct ipam_owner *owner);
 /*
  * 1 if host-local gave the owner what it holds: another plugin made its link then. Else 0, or a
  * negative errno where the disk does not tell.
  */
 int ipam_is_reserved(const struct ipam_pool *pool, const struct ipam_owner *owner, struct err *err);
-/* 0, or -ENOSPC when a set has no address that is free (text as of ipam_allocate()). */
+/* 0, or -EADDRNOTAVAIL when a set has no address that is free (text as of ipam_allocate()). */
 int ipam_has_free(const struct ipam_pool *pool, struct err *err);
 /* Whether the owner has an attachment, complete or half made: one system call. */
 bool ipam_holds(const struct ipam_pool *pool, const struct ipam_owner *owner);
