@@ -116,8 +116,8 @@ static int print(const struct attachment *a, struct err *err)
 		.pod = &a->pod_link,
 		.sandbox = a->req->netns,
 		.given = &a->given,
-		.dns = json_object_get(a->req->conf.json, "dns"),
-		.previous = json_object_get(a->req->conf.json, "prevResult"),
+		.dns = netconf_get(a->req->conf.json, "dns"),
+		.previous = netconf_get(a->req->conf.json, "prevResult"),
 	};
 
 	return result_print(&result, err) < 0 ? CNI_IO_FAILURE : 0;

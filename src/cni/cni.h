@@ -111,6 +111,11 @@ struct request {
 enum need { NEED_CONTAINER = 1, NEED_NETNS = 2, NEED_INTERFACE = 4 };
 /* Fills in the variables, which stay the environment's; `needs`: of enum need. 0 or a code. */
 int environment_read(unsigned needs, struct request *req, struct err *err);
+/*
+ * What the kernel takes (dev_valid_name, net/core/dev.c), without what cannot be seen, and without
+ * '%', which it would expand.
+ */
+bool is_interface_name(const char *text);
 const char *environment_get(const char *name); /* "": it is not set */
 
 /* Reads text; *ret_version is set as soon as it is known, for the error object. 0 or a code. */
@@ -121,6 +126,8 @@ void netconf_done(struct netconf *conf);
 bool cni_version_parse(const char *text, enum cni_version *ret);
 
 /* Readers of single keys, for the parts of the configuration; null counts as missing. 0 or a code. */
+/* Capital or small letters are alike, as the plugins written in Go have it; exactly the key goes first. */
+json_t *netconf_get(const json_t *json, const char *key);
 int netconf_get_text(const json_t *json, const char *key, char *ret, size_t size, struct err *err);
 int netconf_get_flag(const json_t *json, const char *key, bool *ret, struct err *err);
 /* *ret stays as it is when the key is missing. */
@@ -175,7 +182,8 @@ struct addr given_route_gateway(const struct given *given, const struct netconf_
 int node_ready(const struct netconf *conf, struct err *err);
 /*
  * Removes an attachment's link, unless another network made it, and our own addresses, whatever there
- * is of them, and what ipMasq and macspoofchk made. Addresses of another plugin are left: addresses_give_back(). 0 or a code.
+ * is of them, and what ipMasq and macspoofchk made. Addresses of another plugin are left:
+ * addresses_give_back(). 0 or a code.
  */
 int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,
 	   struct err *err);

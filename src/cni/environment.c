@@ -35,8 +35,7 @@ static bool is_utf8(const char *text)
 	return json != NULL;
 }
 
-/* What the kernel takes (dev_valid_name, net/core/dev.c), without what cannot be seen. */
-static bool is_interface(const char *text)
+bool is_interface_name(const char *text)
 {
 	size_t len = strlen(text);
 
@@ -44,7 +43,7 @@ static bool is_interface(const char *text)
 	    !is_utf8(text))
 		return false;
 	for (; *text; text++)
-		if (*text == '/' || *text == ':' ||
+		if (*text == '/' || *text == ':' || *text == '%' ||
 		    ((unsigned char)*text < 0x80 && !isgraph((unsigned char)*text)))
 			return false;
 	return true;
@@ -60,7 +59,7 @@ int environment_read(unsigned needs, struct request *req, struct err *err)
 		return err_set(err, CNI_INVALID_ENVIRONMENT,
 			       "CNI_CONTAINERID '%.64s' is missing or not a container id",
 			       req->owner.container);
-	if ((needs & NEED_INTERFACE) && !is_interface(req->owner.interface))
+	if ((needs & NEED_INTERFACE) && !is_interface_name(req->owner.interface))
 		return err_set(err, CNI_INVALID_ENVIRONMENT,
 			       "CNI_IFNAME '%.64s' is missing or not an interface's name",
 			       req->owner.interface);

@@ -49,7 +49,7 @@ static int note_valid(const struct collection *c, const json_t *item, struct err
 /* Without the list nothing is known to be stale. null is the empty one, as libcni writes it. */
 static int note_all_valid(const struct collection *c, struct err *err)
 {
-	const json_t *list = json_object_get(c->req->conf.json, "cni.dev/valid-attachments");
+	const json_t *list = netconf_get(c->req->conf.json, "cni.dev/valid-attachments");
 	const json_t *item;
 	size_t i;
 	int r = 0;

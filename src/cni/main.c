@@ -151,7 +151,7 @@ static bool is_version(const char *text)
 static int print_versions(const struct buf *input)
 {
 	json_t *json = json_loadb(input->data, input->len, 0, NULL);
-	const char *asked = json_string_value(json_object_get(json, "cniVersion"));
+	const char *asked = json_string_value(netconf_get(json, "cniVersion"));
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < CNI_VERSIONS; i++)

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "cni.h"
 
@@ -36,9 +37,22 @@ static bool is_name(const char *text)
 
 /* -- single keys --------------------------------------------------------------------- */
 
+json_t *netconf_get(const json_t *json, const char *key)
+{
+	json_t *value = json_object_get(json, key);
+	const char *other;
+
+	if (value)
+		return value;
+	json_object_foreach ((json_t *)json, other, value)
+		if (strcasecmp(other, key) == 0)
+			return value;
+	return NULL;
+}
+
 int netconf_get_text(const json_t *json, const char *key, char *ret, size_t size, struct err *err)
 {
-	const json_t *value = json_object_get(json, key);
+	const json_t *value = netconf_get(json, key);
 
 	if (!value || json_is_null(value)) {
 		ret[0] = '\0';
@@ -54,7 +68,7 @@ int netconf_get_text(const json_t *json, const char *key, char *ret, size_t size
 
 int netconf_get_flag(const json_t *json, const char *key, bool *ret, struct err *err)
 {
-	const json_t *value = json_object_get(json, key);
+	const json_t *value = netconf_get(json, key);
 
 	if (!value || json_is_null(value))
 		return 0;
@@ -67,7 +81,7 @@ int netconf_get_flag(const json_t *json, const char *key, bool *ret, struct err 
 int netconf_get_number(const json_t *json, const char *key, int64_t min, int64_t max, int64_t *ret,
 		       struct err *err)
 {
-	const json_t *value = json_object_get(json, key);
+	const json_t *value = netconf_get(json, key);
 	json_int_t n = json_integer_value(value);
 
 	if (!value || json_is_null(value))
@@ -82,7 +96,7 @@ int netconf_get_number(const json_t *json, const char *key, int64_t min, int64_t
 /* A configuration without one is of 0.1.0, which had none. */
 static int get_version(const json_t *json, enum cni_version *ret, struct err *err)
 {
-	const json_t *value = json_object_get(json, "cniVersion");
+	const json_t *value = netconf_get(json, "cniVersion");
 	const char *text = json_string_value(value);
 
 	if (!value || json_is_null(value) || (text && !*text)) {
@@ -167,6 +181,10 @@ static int parse_bridge(struct netconf *conf, struct err *err)
 
 	if (r == 0 && !conf->bridge[0])
 		strlcpy(conf->bridge, "cni0", sizeof(conf->bridge));
+	if (r == 0 && !is_interface_name(conf->bridge))
+		r = err_set(err, CNI_INVALID_CONFIG,
+			    "'bridge' is '%s', not a name that an interface can have",
+			    conf->bridge);
 	if (r == 0)
 		r = netconf_get_number(conf->json, "mtu", 0, 65535, &mtu, err);
 	conf->mtu = (unsigned)mtu;
@@ -193,7 +211,7 @@ static int check_objects(const struct netconf *conf, struct err *err)
 	static const char *const keys[] = { "dns", "prevResult", "runtimeConfig", "args" };
 
 	for (size_t i = 0; i < countof(keys); i++) {
-		const json_t *value = json_object_get(conf->json, keys[i]);
+		const json_t *value = netconf_get(conf->json, keys[i]);
 
 		if (value && !json_is_null(value) && !json_is_object(value))
 			return err_set(err, CNI_INVALID_CONFIG, "'%s' is not an object", keys[i]);
@@ -210,7 +228,7 @@ static int refuse_unsupported(const struct netconf *conf, struct err *err)
 	static const char *const keys[] = { "vlan", "vlanTrunk" };
 
 	for (size_t i = 0; i < countof(keys); i++) {
-		const json_t *value = json_object_get(conf->json, keys[i]);
+		const json_t *value = netconf_get(conf->json, keys[i]);
 		auto_free char *text = NULL;
 
 		if (!value || json_is_null(value) || json_is_false(value) ||

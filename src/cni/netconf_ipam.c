@@ -106,17 +106,17 @@ static int parse_subnet6(struct ipam_pool *pool, const json_t *json, struct err 
 /* In the order of their addresses in the result: the runtime's, "subnet", "subnet6", "ranges". */
 static int parse_ranges(struct netconf *conf, const json_t *json, struct err *err)
 {
-	const json_t *runtime = json_object_get(conf->json, "runtimeConfig");
+	const json_t *runtime = netconf_get(conf->json, "runtimeConfig");
 	struct ipam_pool *pool = &conf->ipam.pool;
-	const json_t *subnet = json_object_get(json, "subnet");
-	int r = parse_sets(pool, json_object_get(runtime, "ipRanges"), "ipRanges", err);
+	const json_t *subnet = netconf_get(json, "subnet");
+	int r = parse_sets(pool, netconf_get(runtime, "ipRanges"), "ipRanges", err);
 
 	if (r == 0 && subnet && !json_is_null(subnet))
 		r = parse_range(pool, pool->nsets, json, "ipam", err);
 	if (r == 0)
 		r = parse_subnet6(pool, json, err);
 	if (r == 0)
-		r = parse_sets(pool, json_object_get(json, "ranges"), "ranges", err);
+		r = parse_sets(pool, netconf_get(json, "ranges"), "ranges", err);
 	if (r == 0 && !pool->nsets)
 		return err_set(err, CNI_INVALID_CONFIG, "'ipam' has neither 'subnet' nor 'ranges'");
 	return r;
@@ -153,7 +153,7 @@ static int parse_hole(const char *text, struct ipam_hole *ret, struct err *err)
 static int parse_holes(struct ipam_pool *pool, const json_t *json, const char *key, bool on_request,
 		       struct err *err)
 {
-	const json_t *list = json_object_get(json, key), *item;
+	const json_t *list = netconf_get(json, key), *item;
 	size_t i;
 
 	if (!list || json_is_null(list))
@@ -284,7 +284,7 @@ static int parse_own(struct netconf *conf, const json_t *json, struct err *err)
 	if (r == 0)
 		r = parse_holes(&ipam->pool, json, "reserve", true, err);
 	if (r == 0)
-		r = parse_routes(ipam, json_object_get(json, "routes"), err);
+		r = parse_routes(ipam, netconf_get(json, "routes"), err);
 	if (r == 0)
 		r = netconf_get_text(json, "resolvConf", ipam->resolv_conf,
 				     sizeof(ipam->resolv_conf), err);
@@ -297,13 +297,13 @@ static int parse_own(struct netconf *conf, const json_t *json, struct err *err)
  */
 static bool is_old_form(const struct netconf *conf)
 {
-	return conf->state_dir[0] && json_object_get(conf->json, "subnet");
+	return conf->state_dir[0] && netconf_get(conf->json, "subnet");
 }
 
 int netconf_parse_ipam(struct netconf *conf, struct err *err)
 {
-	const json_t *json = json_object_get(conf->json, "ipam");
-	const char *own = json_string_value(json_object_get(conf->json, "type"));
+	const json_t *json = netconf_get(conf->json, "ipam");
+	const char *own = json_string_value(netconf_get(conf->json, "type"));
 	int r;
 
 	if (!json || json_is_null(json)) {

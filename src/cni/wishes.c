@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What a runtime asks for of a single attachment: addresses and a MAC, in CNI_ARGS, in "args" and
- * in "runtimeConfig" (CONVENTIONS.md of the specification). Where it says one thing in several
- * ways, "runtimeConfig" counts before "args", and that before CNI_ARGS.
+ * in "runtimeConfig" (CONVENTIONS.md of the specification). All the addresses count, as with the
+ * plugin host-local; of MACs that of "runtimeConfig" before that of "args", and that before CNI_ARGS'.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -44,16 +44,21 @@ static int take_address(struct wishes *w, const char *text, int code, const char
 			struct err *err)
 {
 	char bare[PREFIX_TEXT_MAX];
+	struct addr address;
 
+	strlcpy(bare, text, sizeof(bare));
+	bare[strcspn(bare, "/")] = '\0';
+	if (addr_parse(bare, &address, err) < 0)
+		return err_wrap(err, code, "%s", where);
+	w->addresses_code = code;
+	/* A runtime may say it in each of the ways. */
+	for (size_t i = 0; i < w->naddresses; i++)
+		if (addr_cmp(&w->addresses[i], &address) == 0)
+			return 0;
 	if (w->naddresses == countof(w->addresses))
 		return err_set(err, code, "%s: more than %zu addresses are asked for", where,
 			       countof(w->addresses));
-	strlcpy(bare, text, sizeof(bare));
-	bare[strcspn(bare, "/")] = '\0';
-	if (addr_parse(bare, &w->addresses[w->naddresses], err) < 0)
-		return err_wrap(err, code, "%s", where);
-	w->addresses_code = code;
-	w->naddresses++;
+	w->addresses[w->naddresses++] = address;
 	return 0;
 }
 
@@ -116,16 +121,14 @@ static int read_variable(struct wishes *w, const char *args, struct err *err)
 
 static int read_object(struct wishes *w, const json_t *json, const char *where, struct err *err)
 {
-	const json_t *ips = json_object_get(json, "ips"), *item;
-	const json_t *mac = json_object_get(json, "mac");
+	const json_t *ips = netconf_get(json, "ips"), *item;
+	const json_t *mac = netconf_get(json, "mac");
 	size_t i;
 	int r = 0;
 
 	if (ips && !json_is_null(ips)) {
 		if (!json_is_array(ips))
 			return err_set(err, CNI_INVALID_CONFIG, "'ips' of %s is not a list", where);
-		if (json_array_size(ips))
-			w->naddresses = 0;
 		json_array_foreach (ips, i, item) {
 			const char *text = json_string_value(item);
 
@@ -148,15 +151,15 @@ static int read_object(struct wishes *w, const json_t *json, const char *where, 
 
 int wishes_read(const struct request *req, struct wishes *ret, struct err *err)
 {
-	const json_t *args = json_object_get(req->conf.json, "args");
+	const json_t *args = netconf_get(req->conf.json, "args");
 	int r;
 
 	*ret = (struct wishes){ .naddresses = 0 };
 	r = read_variable(ret, req->args, err);
 	if (r == 0)
-		r = read_object(ret, json_object_get(args, "cni"), "'args'", err);
+		r = read_object(ret, netconf_get(args, "cni"), "'args'", err);
 	if (r == 0)
-		r = read_object(ret, json_object_get(req->conf.json, "runtimeConfig"),
+		r = read_object(ret, netconf_get(req->conf.json, "runtimeConfig"),
 				"'runtimeConfig'", err);
 	return r;
 }

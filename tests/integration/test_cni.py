@@ -502,6 +502,7 @@ def test_keys_that_are_not_ours_are_left_alone(node):
     ({"IFNAME": "a/b"}, "CNI_IFNAME"),
     ({"IFNAME": "a:b"}, "CNI_IFNAME"),
     ({"IFNAME": "a b"}, "CNI_IFNAME"),
+    ({"IFNAME": "eth%d"}, "CNI_IFNAME"),
     ({"IFNAME": "x" * 16}, "CNI_IFNAME"),
     ({"IFNAME": b"\xff"}, "CNI_IFNAME"),
     ({"NETNS": b"/run/\xff\xfe"}, "CNI_NETNS"),
@@ -553,10 +554,13 @@ def test_200_pods(node):
 def test_killed_at_any_moment(node):
     """A DEL takes away whatever a killed ADD or DEL left, and the next ADD works."""
     pod = node.pod()
-    began = time.monotonic()
-    assert_fine(node.add("c0", pod))
-    took = time.monotonic() - began
-    assert_silent(node.delete("c0"))
+    times = []
+    for _ in range(5):  # a machine with other work may be slow at one of them
+        began = time.monotonic()
+        assert_fine(node.add("c0", pod))
+        times.append(time.monotonic() - began)
+        assert_silent(node.delete("c0"))
+    took = min(times)
     moments = random.Random(20)
     cut = {"ADD": 0, "DEL": 0}
     for i in range(80):

@@ -120,6 +120,20 @@ static void test_defaults(void **state)
 		     conf.mac_spoof_check || conf.port_isolation || conf.disable_interface);
 }
 
+/* Go's decoder, and so the plugin bridge, takes them alike; the exact one goes first. */
+static void test_keys_of_other_case(void **state)
+{
+	assert_taken(parse_keys("'IsGateway':true,'MacSpoofChk':true,'BRIDGE':'br0',"
+				"'IPAM':{'type':'poplin','Subnet':'10.7.1.0/24'}"),
+		     "other case");
+	assert_true(conf.is_gateway && conf.mac_spoof_check);
+	assert_string_equal(conf.bridge, "br0");
+	assert_int_equal(conf.ipam.pool.nranges, 1);
+	assert_taken(parse_keys("'ISGATEWAY':true,'isGateway':false"), "both");
+	assert_false(conf.is_gateway);
+	assert_int_equal(parse_keys("'VLAN':100"), CNI_UNSUPPORTED_FIELD);
+}
+
 static void test_flags(void **state)
 {
 	const struct {
@@ -185,6 +199,9 @@ static void test_bad_keys(void **state)
 		{ "'mtu':1.5", CNI_INVALID_CONFIG, "'mtu'" },
 		{ "'bridge':7", CNI_INVALID_CONFIG, "'bridge' is not a string" },
 		{ "'bridge':'sixteencharacter'", CNI_INVALID_CONFIG, "'bridge' is longer than 15" },
+		/* The kernel would make one more with each try. */
+		{ "'bridge':'br%d'", CNI_INVALID_CONFIG, "'bridge' is 'br%d', not a name" },
+		{ "'bridge':'a b'", CNI_INVALID_CONFIG, "'bridge' is 'a b', not a name" },
 		{ "'stateDir':'run'", CNI_INVALID_CONFIG, "'stateDir' must be an absolute path" },
 		{ "'network':'10.2.0.1/16'", CNI_INVALID_CONFIG, "'network'" },
 		{ "'hairpinMode':true,'promiscMode':true", CNI_INVALID_CONFIG,
@@ -373,16 +390,20 @@ static void test_wishes(void **state)
 	assert_addr(&w.addresses[0], "10.7.1.5");
 	assert_true(w.has_mac && w.mac[5] == 0x55);
 	assert_taken(wish("", "a=b;IgnoreUnknown=true", &w), "unknown");
-	/* "runtimeConfig" before "args", that before CNI_ARGS. */
+	/* All addresses, each once; the MAC of "runtimeConfig" before "args", that before CNI_ARGS. */
 	assert_taken(wish("'args':{'cni':{'ips':['10.7.1.6'],'mac':'02:11:22:33:44:66'}}",
-			  "IP=10.7.1.5", &w),
+			  "IP=10.7.1.5;MAC=02:11:22:33:44:55", &w),
 		     "'args'");
-	assert_addr(&w.addresses[0], "10.7.1.6");
-	assert_taken(wish("'args':{'cni':{'ips':['10.7.1.6']}},'runtimeConfig':"
-			  "{'ips':['10.7.1.7','fd00:7::7/64'],'mac':'02:11:22:33:44:77'}",
+	assert_int_equal(w.naddresses, 2);
+	assert_addr(&w.addresses[1], "10.7.1.6");
+	assert_int_equal(w.mac[5], 0x66);
+	assert_taken(wish("'args':{'cni':{'ips':['10.7.1.5'],'mac':'02:11:22:33:44:66'}},"
+			  "'runtimeConfig':{'ips':['10.7.1.5','fd00:7::7/64'],"
+			  "'mac':'02:11:22:33:44:77'}",
 			  "IP=10.7.1.5", &w),
 		     "'runtimeConfig'");
 	assert_int_equal(w.naddresses, 2);
+	assert_addr(&w.addresses[0], "10.7.1.5");
 	assert_addr(&w.addresses[1], "fd00:7::7");
 	assert_int_equal(w.mac[5], 0x77);
 }
@@ -407,8 +428,8 @@ static void test_bad_wishes(void **state)
 		{ "'runtimeConfig':{'mac':7}", "", CNI_INVALID_CONFIG, "'mac' of 'runtimeConfig'" },
 		{ "'args':{'cni':{'mac':'x'}}", "", CNI_INVALID_CONFIG,
 		  "'args': 'x' is not a MAC" },
-		{ "'args':{'cni':{'ips':['1.1.1.1','1.1.1.1','1.1.1.1','1.1.1.1','1.1.1.1',"
-		  "'1.1.1.1','1.1.1.1','1.1.1.1','1.1.1.1']}}",
+		{ "'args':{'cni':{'ips':['1.1.1.1','1.1.1.2','1.1.1.3','1.1.1.4','1.1.1.5',"
+		  "'1.1.1.6','1.1.1.7','1.1.1.8','1.1.1.9']}}",
 		  "", CNI_INVALID_CONFIG, "more than 8 addresses" },
 	};
 
@@ -425,11 +446,12 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_versions),   cmocka_unit_test(test_no_object),
-		cmocka_unit_test(test_defaults),   cmocka_unit_test(test_flags),
-		cmocka_unit_test(test_agent_keys), cmocka_unit_test(test_bad_keys),
-		cmocka_unit_test(test_ranges),	   cmocka_unit_test(test_routes),
-		cmocka_unit_test(test_other_ipam), cmocka_unit_test(test_bad_ipam),
-		cmocka_unit_test(test_wishes),	   cmocka_unit_test(test_bad_wishes),
+		cmocka_unit_test(test_defaults),   cmocka_unit_test(test_keys_of_other_case),
+		cmocka_unit_test(test_flags),	   cmocka_unit_test(test_agent_keys),
+		cmocka_unit_test(test_bad_keys),   cmocka_unit_test(test_ranges),
+		cmocka_unit_test(test_routes),	   cmocka_unit_test(test_other_ipam),
+		cmocka_unit_test(test_bad_ipam),   cmocka_unit_test(test_wishes),
+		cmocka_unit_test(test_bad_wishes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, teardown);
