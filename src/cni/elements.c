@@ -92,9 +92,17 @@ struct nl_msg *pod_element_add_msg(const struct pod_set *set, const struct pod_e
 	return element_msg(NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, set, e, true, chain);
 }
 
-struct nl_msg *pod_element_delete_msg(const struct pod_set *set, const struct pod_element *e)
+int pod_element_delete(struct netlink *nl, const struct pod_set *set, const struct pod_element *e,
+		       struct err *err)
 {
-	return element_msg(NFT_MSG_DELSETELEM, 0, set, e, false, NULL);
+	auto_(nft_batch_free) struct nft_batch *batch = NULL;
+	int r = nft_batch_new(&batch, err);
+
+	if (r < 0)
+		return r;
+	nft_batch_take(batch, element_msg(NFT_MSG_DELSETELEM, 0, set, e, false, NULL));
+	r = nft_batch_commit(nl, batch, err);
+	return r == -ENOENT ? 0 : r;
 }
 
 /* -- reading ---------------------------------------------------------------------------- */

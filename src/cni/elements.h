@@ -38,7 +38,10 @@ struct nl_msg *pod_set_msg(const struct pod_set *set); /* makes it */
 /* Adds what must not be there. chain: where a map's element goes to; NULL in a set. */
 struct nl_msg *pod_element_add_msg(const struct pod_set *set, const struct pod_element *e,
 				   const char *chain);
-struct nl_msg *pod_element_delete_msg(const struct pod_set *set, const struct pod_element *e);
+
+/* Deletes the element with e's key. The lack of it, or of the set, is fine. */
+int pod_element_delete(struct netlink *nl, const struct pod_set *set, const struct pod_element *e,
+		       struct err *err);
 
 /* Looks up the element with e's key, in constant time, and fills in its comment. -ENOENT. */
 int pod_element_get(struct netlink *nl, const struct pod_set *set, struct pod_element *e,

@@ -140,24 +140,11 @@ static int add_element(struct netlink *nl, const struct addr *a, const char *cha
 	return nft_batch_commit(nl, batch, err);
 }
 
-static int delete_element(struct netlink *nl, const struct pod_set *map,
-			  const struct pod_element *e, struct err *err)
-{
-	auto_(nft_batch_free) struct nft_batch *batch = NULL;
-	int r = nft_batch_new(&batch, err);
-
-	if (r < 0)
-		return r;
-	nft_batch_take(batch, pod_element_delete_msg(map, e));
-	r = nft_batch_commit(nl, batch, err);
-	return r == -ENOENT ? 0 : r;
-}
-
 static int delete_address(struct netlink *nl, const struct addr *a, struct err *err)
 {
 	const struct pod_element e = element_of(a);
 
-	return delete_element(nl, map_of(a->family), &e, err);
+	return pod_element_delete(nl, map_of(a->family), &e, err);
 }
 
 /* The table and the chain are there for all pods but the first. */
@@ -208,7 +195,7 @@ static int remove_found(struct netlink *nl, const struct pod_set *map, struct po
 	int r = pod_elements_find(nl, map, search, err);
 
 	for (size_t i = 0; i < search->nfound && r == 0; i++)
-		r = delete_element(nl, map, &search->found[i], err);
+		r = pod_element_delete(nl, map, &search->found[i], err);
 	return r;
 }
 

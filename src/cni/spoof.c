@@ -111,26 +111,12 @@ static int add(struct netlink *nl, const struct guard *g, struct err *err)
 	return nft_batch_commit(nl, batch, err);
 }
 
-/* Nothing, and the table's lack, are fine. */
-static int delete_element(struct netlink *nl, const struct pod_set *set,
-			  const struct pod_element *e, struct err *err)
-{
-	auto_(nft_batch_free) struct nft_batch *batch = NULL;
-	int r = nft_batch_new(&batch, err);
-
-	if (r < 0)
-		return r;
-	nft_batch_take(batch, pod_element_delete_msg(set, e));
-	r = nft_batch_commit(nl, batch, err);
-	return r == -ENOENT ? 0 : r;
-}
-
 /* The port last: as long as it is there the sender is found by it. */
 static int delete_pair(struct netlink *nl, const struct guard *g, struct err *err)
 {
-	int r = delete_element(nl, &senders, &g->sender, err);
+	int r = pod_element_delete(nl, &senders, &g->sender, err);
 
-	return r < 0 ? r : delete_element(nl, &guarded, &g->port, err);
+	return r < 0 ? r : pod_element_delete(nl, &guarded, &g->port, err);
 }
 
 /* Without the port, which somebody else removed, only a search leads to the sender. */
@@ -149,7 +135,7 @@ static int remove_pod(struct netlink *nl, const struct netconf *conf,
 	pod_comment(conf, owner, comment);
 	r = pod_elements_find(nl, &senders, &search, err);
 	for (size_t i = 0; i < search.nfound && r == 0; i++)
-		r = delete_element(nl, &senders, &search.found[i], err);
+		r = pod_element_delete(nl, &senders, &search.found[i], err);
 	pod_search_done(&search);
 	return r;
 }
