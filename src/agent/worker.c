@@ -219,7 +219,11 @@ static int plan(struct worker *worker, size_t item)
 
 /* -- what came of it ----------------------------------------------------------- */
 
-/* Routes that could not be added because something stands there. */
+/*
+ * Routes that could not be put because of what stands there: somebody else's where ours was to be
+ * added, or one before ours where it was to be replaced. That one the kernel has already, but goes
+ * by the first (fa_match in fib_table_insert, fib_trie.c).
+ */
 struct standing {
 	const struct routes_config *routes;
 	struct prefix prefixes[BATCH_KEYS]; /* sorted */
@@ -276,7 +280,7 @@ static void look_up_standing(struct worker *worker)
 	for (size_t i = 0; i < w->nops; i++) {
 		const struct prefix *prefix = &w->items[w->ops[i].item].key.prefix;
 
-		if (w->ops[i].kind != OP_ADD || w->ops[i].result != -EEXIST)
+		if (w->ops[i].kind > OP_REPLACE || w->ops[i].result != -EEXIST)
 			continue;
 		s.prefixes[s.count++] = *prefix;
 		families[prefix->addr.family == AF_INET6] = true;

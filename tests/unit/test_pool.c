@@ -335,11 +335,99 @@ static void test_a_nexthop_stays_under_a_route_behind_a_foreign_one(void **state
 	fib_nexthop_left(fib, &gateway, FIB_NEXTHOP_ABSENT, queue);
 }
 
+static void put_record(const char *gateway, uint64_t order)
+{
+	char value[256];
+	const struct store_change c = {
+		.node = "n1",
+		.value = value,
+		.len = (size_t)snprintf(value, sizeof(value),
+					"{\"version\":1,\"subnets\":[\"10.2.81.0/24\"],"
+					"\"address\":\"%s\",\"backend\":{\"type\":\"host-gw\"},"
+					"\"machine\":\"m\"}",
+					gateway),
+		.order = order,
+	};
+
+	assert_ok(peers_apply(peers, &c, &err));
+}
+
+/* How it was the last time that nobody worked on it. */
+static void wait_tried(const struct key *key, struct queue_view *ret)
+{
+	int64_t until = clock_ns() + 20 * NS_PER_S;
+
+	do {
+		queue_look(queue, key, ret);
+		if (ret->state == QUEUE_NONE || ret->tries > 0)
+			return;
+		(void)usleep(200);
+	} while (clock_ns() < until);
+	fail_msg("it is not tried");
+}
+
+/*
+ * The kernel answers "exists" to a replacement, too: when ours is there as it should be, but behind
+ * another one, by which it goes. That was taken for a success.
+ */
+static void test_a_replacement_that_exists_behind_another_route_did_not_succeed(void **state)
+{
+	struct prefix p = prefix("10.2.81.0/24");
+	struct addr gateway = addr("172.16.0.82");
+	const struct key key = key_route(&p);
+	const struct nexthop hop = { routes_nexthop_id(&routes, &gateway), gateway, routes.index,
+				     PROTOCOL };
+	const struct route ours = { .dst = p, .nexthop = hop.id, .protocol = PROTOCOL };
+	struct route other = {
+		.dst = p,
+		.gateway = addr("172.16.0.99"),
+		.index = routes.index,
+		.protocol = RTPROT_BOOT,
+	};
+	struct queue_view view;
+	struct fib_route is;
+
+	(void)state;
+	put_record("172.16.0.81", 1);
+	wait_idle();
+	assert_ok(request(nexthop_put_msg(&hop, NLM_F_CREATE)));
+	assert_ok(request(route_put_msg(&ours, NLM_F_CREATE | NLM_F_REPLACE)));
+	assert_ok(request(route_put_msg(&other, NLM_F_CREATE))); /* before it */
+	put_record("172.16.0.82", 2);
+	wait_tried(&key, &view);
+	assert_int_equal(view.error, -EEXIST);
+	fib_get(fib, &p, &is);
+	assert_int_equal(is.state, FIB_FOREIGN);
+	assert_int_equal(find_route("10.2.81.0/24", NULL), 2);
+	/* It goes, and the monitor would tell. */
+	assert_ok(request(route_delete_msg(&other)));
+	assert_ok(fib_note(fib, &p, FIB_UNKNOWN, NULL));
+	queue_put(queue, &key, QUEUE_REPAIR, 0);
+	wait_idle();
+	check_kernel();
+	/* One of our protocol before it: no success either, until the comparison removes the second. */
+	put_record("172.16.0.81", 3);
+	wait_idle();
+	assert_ok(request(nexthop_put_msg(&hop, NLM_F_CREATE)));
+	assert_ok(request(route_put_msg(&ours, NLM_F_CREATE | NLM_F_REPLACE)));
+	other.protocol = PROTOCOL;
+	assert_ok(request(route_put_msg(&other, NLM_F_CREATE)));
+	put_record("172.16.0.82", 4);
+	wait_tried(&key, &view);
+	assert_int_equal(view.error, -EAGAIN);
+	assert_ok(request(route_delete_msg(&ours)));
+	wait_idle();
+	check_kernel();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_a_dump_while_a_worker_is_at_it_is_no_last_word,
 						setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_a_replacement_that_exists_behind_another_route_did_not_succeed, setup,
+			teardown),
 		cmocka_unit_test_setup_teardown(
 			test_a_nexthop_stays_under_a_route_behind_a_foreign_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_route_never_goes_with_a_nexthop_that_leaves,
