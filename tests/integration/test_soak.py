@@ -14,6 +14,7 @@ SOAK = Path(__file__).resolve().parents[1] / "soak"
 sys.path.append(str(SOAK))
 
 from checker import Checker  # noqa: E402
+from faults import Execution, Fault  # noqa: E402
 
 S = 1_000_000_000
 NET = "10.2.{}.0/24"
@@ -418,6 +419,29 @@ def test_growing_memory_is_found_in_a_long_run(h):
         h.add("memory", t, node="n1", pid=1, rss_kib=5000)
         h.add("memory", t, node="n2", pid=2, rss_kib=5000 + t // 2)
     assert h.end(t=3600).broken() == ["memory"]
+
+
+def test_compaction_leaves_the_recorder_what_it_has_not_heard():
+    """Or the log has a hole that nothing can be proved across."""
+    asked = []
+
+    class Cluster:
+        members, nodes = [type("", (), {"namespace": "m1"})], {}
+
+        @staticmethod
+        def etcdctl(*args, **_):
+            asked.append(args)
+            return ""
+
+    class Recorder:
+        store = type("", (), {"revision": 77})
+
+        @staticmethod
+        def write(*_, **__):
+            pass
+
+    Execution(Cluster, Recorder).run([Fault(0, 0, "compact", 0)])
+    assert asked == [("--command-timeout", "2s", "compact", "77")]
 
 
 # -- the soak itself ------------------------------------------------------------------------------
