@@ -151,18 +151,57 @@ def test_an_agent_that_was_behind_may_follow_late(h):
     assert h.end().broken() == []
 
 
-def test_a_revoked_lease_is_nobodys_fault(h):
-    h.state(10, 3, until=15)
+def revoke(h, until, withdrawn_at):
+    """n3's lease is revoked, n2 gets its subnet at once, and n3 that of n2 when it has noticed."""
+    h.state(10, 3, until=until)
     h.add("revoke", 11.9, node="n3", lease="3")
     h.delete(12, 3)
     h.put(12.5, 2, subnet=3)
     h.state(12.6, 2, until=99.5, subnet=3)
-    h.state(12.7, 3, until=0)
-    h.put(13, 3, subnet=2, lease="33")
-    h.state(13.1, 3, until=99.5, subnet=2)
+    h.state(withdrawn_at, 3, until=0)
+    h.put(withdrawn_at + 0.3, 3, subnet=2, lease="33")
+    h.state(withdrawn_at + 0.4, 3, until=99.5, subnet=2)
     for n, was, now in (1, 2, 2), (1, 3, 3):
-        h.route(13.2, n, "add", now, via=5 - was)
-    assert h.end(subnets={1: 1, 2: 3, 3: 2}).broken() == []
+        h.route(withdrawn_at + 0.5, n, "add", now, via=5 - was)
+    return h.end(t=90, subnets={1: 1, 2: 3, 3: 2}).broken()
+
+
+def test_a_revoked_lease_is_nobodys_fault(h):
+    h.call(13, 13.1, 3, "ADD")  # while the agent has not noticed
+    assert revoke(h, until=15, withdrawn_at=13.2) == []
+
+
+def test_a_node_that_leaves_a_revoked_promise_standing_is_found(h):
+    assert revoke(h, until=15, withdrawn_at=14.1) == ["fence", "holder"]
+
+
+def test_a_node_that_cannot_know_has_its_promise_for_a_ttl_at_most(h):
+    h.fault(11, 20, "stop agent", "n3")
+    h.call(16.8, 16.9, 3, "ADD")
+    assert revoke(h, until=16.95, withdrawn_at=20) == []
+
+
+def test_a_revoked_promise_that_is_longer_than_a_ttl_is_found(h):
+    h.fault(11, 20, "stop agent", "n3")
+    assert revoke(h, until=17.2, withdrawn_at=20) == ["fence", "holder"]
+
+
+def test_an_address_by_a_promise_that_was_revoked_long_ago_is_found(h):
+    h.call(14.5, 14.6, 3, "ADD")
+    assert revoke(h, until=30, withdrawn_at=15) == ["fence", "holder", "plugin"]
+
+
+def test_a_revocation_long_ago_excuses_nothing(h):
+    h.add("revoke", 11.9, node="n3", lease="3")
+    h.state(27, 3, until=32)
+    h.delete(30, 3)
+    h.route(30.1, 1, "del", 3)
+    h.route(30.1, 2, "del", 3)
+    h.state(30.2, 3, until=0)
+    h.put(33, 3)
+    h.route(33.1, 1, "add", 3)
+    h.route(33.1, 2, "add", 3)
+    assert h.end().broken() == ["fence"]
 
 
 def early_end(h, stopped_at):
@@ -329,6 +368,17 @@ def test_a_route_lost_in_a_restart_is_found(h):
 def test_routes_lost_with_their_nexthop_are_found(h):
     h.add("nexthop", 30, node="n1", op="del", via="172.30.10.2")
     h.route(31, 1, "add", 2)
+    assert h.end().broken() == ["kept"]
+
+
+@pytest.mark.parametrize("what, target, removed_at", [
+    ("slow member", "m1", 57), ("stop agent", "n1", 96), ("cut agent from etcd", "n1", 96)])
+def test_a_fault_excuses_no_removal_that_comes_too_late(h, what, target, removed_at):
+    h.fault(19, 60, what, target)
+    h.delete(20, 3)
+    h.put(21, 3)
+    h.route(removed_at, 1, "del", 3)
+    h.route(removed_at + 0.1, 1, "add", 3)
     assert h.end().broken() == ["kept"]
 
 

@@ -29,11 +29,15 @@ sent, and not after the first of the recorder's watches told it. A rule is broke
 broken for sure.
 
 A lease that an administrator revokes is nobody's fault: what was usable by it counts as unusable
-from then on. The same holds where etcd breaks its own word, which it does after members were stopped
-(etcd#15247): a record went within ten seconds after that, although the node had an answer to a
-renewal so short before that the lease cannot have run out. Those are counted. A removed route counts as the effect of the record's absence if the absence ended not
-long ago, or if the agent was behind (stopped, cut off, or etcd was disturbed) since before then;
-those are counted as "late".
+from then on, until the agent must know. That is as soon as its watch can tell where nothing is wrong
+with the agent and with etcd. Otherwise a TTL after the record went: no renewal succeeds any more, and
+every promise counts from before one. The same holds where etcd breaks its own word, which it does
+after members were stopped (etcd#15247): a record went within ten seconds after that, although the
+node had an answer to a renewal so short before that the lease cannot have run out. Those are counted.
+
+A removed route counts as the effect of the record's absence if that ended within the time in which
+a silent member is noticed, and etcd was disturbed then; or if the agent was stopped or cut off since
+before then, and until so long after that. Those are counted as "late".
 """
 import bisect
 import json
@@ -48,6 +52,7 @@ BROKEN_WORD_NS = 10 * S  # after a member was stopped; etcd's requests live for 
 RENEWAL_NS = 3 * S // 2  # at most, from its sending to the state file
 IN_FLIGHT_NS = 2 * S  # from a change in etcd to the kernel's notification, on a busy machine
 BEHIND_NS = 35 * S  # after a fault: a silent member is noticed within 30 s
+REVOKE_NS = 16 * S  # each of three members is asked for 2 s, and etcd's requests live for 7 s
 NEVER = 1 << 63
 LONG_NS = 20 * 60 * S  # runs that say something about memory
 SETTLED_NS = 90 * S
@@ -169,22 +174,29 @@ class Checker:
     # -- state files -------------------------------------------------------------------
 
     def find_usables(self):
-        """A list of Usable for each state file that named a subnet, not past its deadline."""
-        self.void = void = self.revoked()
-        found = []
+        """A list of Usable for each state file that named a subnet, not past its deadline.
+
+        Two of a file that was void in between. excused: these times.
+        """
+        void = self.revoked()
+        found, self.excused = [], []
         for node, line, following in self.states():
             if not line["subnet"]:
                 continue
-            end = min(line["deadline"], following["placed"] if following else NEVER)
-            for presence in void[line.get("name", node)]:
-                if presence.subnet == line["subnet"] and line["written"] < \
-                        presence.gone[1] + IN_FLIGHT_NS:
-                    if presence.gone[0] <= end and line["deadline"] > presence.gone[0] and \
-                            line["written"] >= presence.came[0]:
-                        end = min(end, presence.gone[0])
-            if line["t"] < end:
-                found.append(Usable(node, line.get("name", node), line["subnet"],
-                                    line["t"], end, line))
+            name = line.get("name", node)
+            start, end = line["t"], min(line["deadline"],
+                                        following["placed"] if following else NEVER)
+            for presence, until in void[name]:
+                if presence.subnet != line["subnet"] or line["written"] < presence.came[0]:
+                    continue
+                gone = presence.gone[0]
+                if start < until and gone < end:
+                    self.excused.append(Usable(node, name, line["subnet"], gone, until, line))
+                    if start < gone:
+                        found.append(Usable(node, name, line["subnet"], start, gone, line))
+                    start = until
+            if start < end:
+                found.append(Usable(node, name, line["subnet"], start, end, line))
         return found
 
     def states(self):
@@ -197,8 +209,9 @@ class Checker:
                 yield node, line, following
 
     def revoked(self):
-        """{name: presences} that ended since their lease was revoked."""
-        leases = {line["lease"] for line in self.kinds["revoke"]}
+        """{name: [(presence, excused until)]} of those that ended since their lease was revoked."""
+        leases = {line["lease"]: line["t"] for line in self.kinds["revoke"]}
+        ttl = self.kinds["begin"][0]["ttl_s"] * S if self.kinds["begin"] else 0
         written = defaultdict(list)
         for line in self.kinds["state"]:
             if line["subnet"]:
@@ -211,17 +224,25 @@ class Checker:
             released = any(abs(line["t"] - presence.went["t"]) < S and
                            line["node"] == presence.name.split("-")[0]
                            for line in self.kinds["release"])
-            if presence.lease in leases:
-                void[presence.name].append(presence)
-            elif not released and self.word_broken(presence.went["t"], written[presence.name]):
+            gone, asked = presence.gone, leases.get(presence.lease, NEVER)
+            if gone[0] > asked + REVOKE_NS or gone[1] < asked:
+                if released or not self.word_broken(gone[1], written[presence.name], ttl):
+                    continue
                 broken += 1
-                void[presence.name].append(presence)
+            calm = not any(b <= gone[1] + IN_FLIGHT_NS and gone[0] <= e + BEHIND_NS
+                           for b, e in self.disturbances(presence.name.split("-")[0]))
+            void[presence.name].append((presence, gone[1] + (IN_FLIGHT_NS if calm else ttl)))
         self.figures["leases that etcd revoked against its word"] = broken
         return void
 
-    def word_broken(self, gone, written):
+    def disturbances(self, node):
+        """Windows of faults for which the node may know late of what etcd did."""
+        kinds = {line["what"] for line in self.kinds["fault"]}
+        return (self.windows({k for k in kinds if "member" in k}) +
+                self.windows(kinds - {"revoke lease"}, node))
+
+    def word_broken(self, gone, written, ttl):
         """written: when each of the node's state files was, all after the answer to a renewal."""
-        ttl = self.kinds["begin"][0]["ttl_s"] * S if self.kinds["begin"] else 0
         return any(gone - ttl + RENEWAL_NS < w < gone for w in written) and any(
             0 <= gone - end <= BROKEN_WORD_NS for _, end in self.windows({"stop member"}))
 
@@ -294,9 +315,8 @@ class Checker:
         for use in uses:
             if use.node == call["node"] or not use.start <= call["begin"] < call["t"] <= use.end:
                 continue
-            if any(p.subnet == call["subnet"] and p.gone[0] <= call["t"]
-                   and p.name.split("-")[0] == call["node"]
-                   for presences in self.void.values() for p in presences):
+            if any(e.node == call["node"] and e.subnet == call["subnet"]
+                   and e.start <= call["t"] and call["begin"] <= e.end for e in self.excused):
                 continue  # by a lease that was revoked
             self.fail("plugin", f"ADD on {call['node']} gave an address of {call['subnet']}, which "
                       f"{use.node} could use", use.line, call)
@@ -347,10 +367,13 @@ class Checker:
                            and p.came[1] + IN_FLIGHT_NS <= line["t"] < p.gone[0]), None)
             if not stands:
                 continue
-            behind = members + self.windows({"stop agent", "cut agent from etcd"}, node)
-            if added <= stands.came[1] and any(
-                    b <= stands.came[1] + IN_FLIGHT_NS and stands.came[1] <= e + BEHIND_NS and
-                    line["t"] <= e + BEHIND_NS for b, e in behind):
+            came = stands.came[1]
+            behind = [(b, e, max(e, came) + BEHIND_NS)
+                      for b, e in self.windows({"stop agent", "cut agent from etcd"}, node)]
+            behind += [(b, e, came + BEHIND_NS) for b, e in members]
+            if added <= came and any(
+                    b <= came + IN_FLIGHT_NS and came <= e + BEHIND_NS and line["t"] <= until
+                    for b, e, until in behind):
                 late += 1
                 continue
             self.fail("kept", f"{node} lost its route to {subnet}, though {stands.name}'s record "
