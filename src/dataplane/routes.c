@@ -5,6 +5,8 @@
 #include <linux/nexthop.h>
 #include <string.h>
 
+#include "poplin/base/buf.h"
+
 /* Adds msg, which is NULL when memory was short, and frees it. */
 static int add_take(struct netlink_batch *b, struct nl_msg *msg, size_t tag, struct err *err)
 {
@@ -91,7 +93,7 @@ bool routes_recognize(const struct routes_config *c, const struct route *r, stru
 	if (r->protocol != c->protocol || routes_beside(r))
 		return false;
 	*ret = (struct addr){ .family = AF_UNSPEC };
-	if (r->type != RTN_UNICAST)
+	if (r->type != RTN_UNICAST || r->more)
 		return true;
 	/* With nexthop_compat_mode=0 the kernel does not tell the gateway beside the id. */
 	if (objects && r->nexthop)
@@ -106,44 +108,63 @@ bool routes_is_stray(const struct routes_config *c, const struct route *r)
 	return r->protocol == c->protocol && routes_beside(r);
 }
 
-bool routes_differ(const struct route *a, const struct route *b)
-{
-	return a->type != b->type || a->nexthop != b->nexthop || a->index != b->index ||
-	       addr_cmp(&a->gateway, &b->gateway) != 0;
-}
-
 /* -- everything ------------------------------------------------------------- */
 
 struct removal {
 	const struct routes_config *config;
-	bool strays;	   /* alone */
-	struct route last; /* of ours in our place; AF_UNSPEC: none yet */
+	bool strays; /* alone */
+	/* The last one of ours that is the first in our place (AF_UNSPEC: none yet), and all of it. */
+	struct prefix last;
+	struct buf last_told;
 	struct netlink_batch *batch;
 	struct err *err;
 	unsigned count;
 	int failed; /* the first failure of a deletion */
 };
 
-static int note_route(const struct route *r, void *arg)
+/* A route without the flags, which tell of its state and may change while all are told. */
+static int remember(struct buf *told, const struct nlmsghdr *msg)
+{
+	buf_reset(told);
+	if (buf_add(told, nlmsg_data(msg), (size_t)nlmsg_datalen(msg)) < 0)
+		return -ENOMEM;
+	((struct rtmsg *)told->data)->rtm_flags = 0;
+	return 0;
+}
+
+/* An IPv4 dump tells of a route twice when one is put before it meanwhile. */
+static int is_another(const struct buf *before, const struct nlmsghdr *msg, bool *ret)
+{
+	auto_buf struct buf now = BUF_INIT;
+
+	if (remember(&now, msg) < 0)
+		return -ENOMEM;
+	*ret = now.len != before->len || memcmp(now.data, before->data, now.len) != 0;
+	return 0;
+}
+
+static int note_route(const struct route *r, const struct nlmsghdr *told, void *arg)
 {
 	struct removal *removal = arg;
+	bool removed = true;
 
 	if (removal->strays && !routes_is_stray(removal->config, r)) {
-		bool first = prefix_cmp(&removal->last.dst, &r->dst) != 0;
-
-		if (first)
-			removal->last = *r;
-		if (first || !routes_differ(&removal->last, r))
-			return 0;
+		if (prefix_cmp(&removal->last, &r->dst) != 0) {
+			removal->last = r->dst;
+			return remember(&removal->last_told, told);
+		}
+		if (is_another(&removal->last_told, told, &removed) < 0)
+			return -ENOMEM;
 	}
-	return add_take(removal->batch, route_delete_msg(r), 0, removal->err);
+	/* By all that it says: of two in one place a deletion may mean either. */
+	return removed ? add_take(removal->batch, route_delete_told_msg(told), 0, removal->err) : 0;
 }
 
 static void forget_last(void *arg)
 {
 	struct removal *removal = arg;
 
-	removal->last.dst.addr.family = AF_UNSPEC;
+	removal->last.addr.family = AF_UNSPEC;
 }
 
 static int note_nexthop(const struct nexthop *n, void *arg)
@@ -175,9 +196,11 @@ static int remove_some(struct netlink *nl, struct removal *removal)
 	if (r < 0)
 		return r;
 	removal->batch = batch;
-	r = route_foreach(nl, AF_INET, c->protocol, note_route, forget_last, removal, err);
+	r = route_foreach_told(nl, AF_INET, c->protocol, note_route, forget_last, removal, err);
 	if (r == 0)
-		r = route_foreach(nl, AF_INET6, c->protocol, note_route, forget_last, removal, err);
+		r = route_foreach_told(nl, AF_INET6, c->protocol, note_route, forget_last, removal,
+				       err);
+	buf_done(&removal->last_told);
 	if (r == 0 && c->nexthops && !removal->strays)
 		r = nexthop_foreach(nl, c->protocol, note_nexthop, NULL, removal, err);
 	if (r == 0)

@@ -85,6 +85,44 @@ struct nl_msg *route_delete_msg(const struct route *r)
 	return add_way(route_msg(RTM_DELROUTE, 0, r, RT_SCOPE_NOWHERE), r);
 }
 
+/* What a nexthop object says already; the kernel tells of it beside the id. */
+static bool is_way(int type)
+{
+	return type == RTA_GATEWAY || type == RTA_VIA || type == RTA_OIF || type == RTA_MULTIPATH ||
+	       type == RTA_ENCAP || type == RTA_ENCAP_TYPE;
+}
+
+struct nl_msg *route_delete_told_msg(const struct nlmsghdr *told)
+{
+	struct nlmsghdr *from = (struct nlmsghdr *)told;
+	struct rtmsg body = *(const struct rtmsg *)nlmsg_data(from);
+	bool by_id = nlmsg_find_attr(from, sizeof(body), RTA_NH_ID);
+	struct nl_msg *msg = nlmsg_alloc_size(told->nlmsg_len);
+	struct nlattr *attr;
+	int left;
+
+	body.rtm_flags = 0; /* of its state, such as a link that has no carrier */
+	if (!msg || !nlmsg_put(msg, 0, 0, RTM_DELROUTE, 0, 0) ||
+	    nlmsg_append(msg, &body, sizeof(body), NLMSG_ALIGNTO) < 0)
+		goto fail;
+	nlmsg_for_each_attr(attr, from, sizeof(body),
+			    left) if (!(by_id && is_way(nla_type(attr))) &&
+				      nla_put(msg, attr->nla_type, nla_len(attr), nla_data(attr)) <
+					      0) goto fail;
+	return msg;
+fail:
+	nlmsg_free(msg);
+	return NULL;
+}
+
+/* Of attributes that route_put_msg() never gives. */
+static bool says_more(struct nlattr *attrs[RTA_MAX + 1])
+{
+	if (attrs[RTA_PREFSRC] || attrs[RTA_METRICS] || attrs[RTA_FLOW])
+		return true;
+	return !attrs[RTA_NH_ID] && (attrs[RTA_MULTIPATH] || attrs[RTA_VIA] || attrs[RTA_ENCAP]);
+}
+
 static int parse_any(const struct nlmsghdr *msg, struct route *ret, uint32_t *ret_table)
 {
 	static const struct nla_policy policy[RTA_MAX + 1] = {
@@ -122,6 +160,7 @@ static int parse_any(const struct nlmsghdr *msg, struct route *ret, uint32_t *re
 	r.tos = body->rtm_tos;
 	r.protocol = body->rtm_protocol;
 	r.type = body->rtm_type;
+	r.more = says_more(attrs);
 	*ret = r;
 	return 0;
 }
@@ -174,7 +213,8 @@ int route_exists(struct netlink *nl, const struct prefix *dst, const struct addr
 
 struct route_walk {
 	uint8_t protocol;
-	int (*fn)(const struct route *r, void *arg);
+	int (*fn)(const struct route *r, void *arg); /* or */
+	int (*fn_told)(const struct route *r, const struct nlmsghdr *told, void *arg);
 	void (*restart)(void *arg);
 	void *arg;
 };
@@ -186,7 +226,7 @@ static int take_route(const struct nlmsghdr *msg, void *arg)
 
 	if (route_parse(msg, &r) < 0 || (walk->protocol && r.protocol != walk->protocol))
 		return 0;
-	return walk->fn(&r, walk->arg);
+	return walk->fn ? walk->fn(&r, walk->arg) : walk->fn_told(&r, msg, walk->arg);
 }
 
 static void restart_routes(void *arg)
@@ -197,24 +237,41 @@ static void restart_routes(void *arg)
 		walk->restart(walk->arg);
 }
 
-int route_foreach(struct netlink *nl, int family, uint8_t protocol,
-		  int (*fn)(const struct route *r, void *arg), void (*restart)(void *arg),
-		  void *arg, struct err *err)
+static int walk_routes(struct netlink *nl, int family, struct route_walk *walk, struct err *err)
 {
 	/* With strict checks the kernel filters by table and protocol itself (fib_dump_filter). */
 	const struct rtmsg body = {
 		.rtm_family = (uint8_t)family,
 		.rtm_table = RT_TABLE_MAIN,
-		.rtm_protocol = protocol,
+		.rtm_protocol = walk->protocol,
 	};
 	auto_(nlmsg_free) struct nl_msg *msg = nlmsg_alloc_simple(RTM_GETROUTE, 0);
-	struct route_walk walk = { protocol, fn, restart, arg };
 	int r;
 
 	if (!msg || nlmsg_append(msg, (void *)&body, sizeof(body), NLMSG_ALIGNTO) < 0)
 		return err_errno(err, -ENOMEM, "list routes");
-	r = netlink_dump(nl, msg, take_route, restart_routes, &walk, err);
+	r = netlink_dump(nl, msg, take_route, restart_routes, walk, err);
 	return r < 0 ? err_wrap(err, r, "list routes") : 0;
+}
+
+int route_foreach(struct netlink *nl, int family, uint8_t protocol,
+		  int (*fn)(const struct route *r, void *arg), void (*restart)(void *arg),
+		  void *arg, struct err *err)
+{
+	struct route_walk walk = { .protocol = protocol, .fn = fn, .restart = restart, .arg = arg };
+
+	return walk_routes(nl, family, &walk, err);
+}
+
+int route_foreach_told(struct netlink *nl, int family, uint8_t protocol,
+		       int (*fn)(const struct route *r, const struct nlmsghdr *told, void *arg),
+		       void (*restart)(void *arg), void *arg, struct err *err)
+{
+	struct route_walk walk = {
+		.protocol = protocol, .fn_told = fn, .restart = restart, .arg = arg
+	};
+
+	return walk_routes(nl, family, &walk, err);
 }
 
 struct best {
@@ -314,7 +371,8 @@ int nexthop_parse(const struct nlmsghdr *msg, struct nexthop *ret)
 	n.protocol = body->nh_protocol;
 	if (attrs[NHA_OIF])
 		n.index = nla_get_u32(attrs[NHA_OIF]);
-	if (attrs[NHA_GATEWAY] &&
+	/* What is encapsulated goes another way than to the gateway alone. */
+	if (attrs[NHA_GATEWAY] && !attrs[NHA_ENCAP] &&
 	    attr_get_addr(attrs[NHA_GATEWAY], body->nh_family, &n.gateway) < 0)
 		return -EINVAL;
 	*ret = n;

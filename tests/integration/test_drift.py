@@ -280,10 +280,10 @@ def test_repairs_do_not_wait_for_a_store_that_keeps_a_list_waiting(make_cluster)
 
 
 def proto84(node):
-    """What stands in the main table: sorted lists of destination, type, gateway, metric and TOS."""
-    return sorted([r["dst"], r.get("type", "unicast"), r.get("gateway"), r.get("metric"),
-                   r.get("tos")] for r in node.ip_json(node.family, "-N", "route", "show", "proto",
-                                                       "84"))
+    """What stands in the main table: sorted lists of destination, type, gateway and so on."""
+    more = ("gateway", "metric", "tos", "metrics", "prefsrc")
+    return sorted([r["dst"], r.get("type", "unicast"), *(r.get(name) for name in more)]
+                  for r in node.ip_json(node.family, "-N", "route", "show", "proto", "84"))
 
 
 @pytest.mark.parametrize("pods", ["10.2.0.0/16", "fd00:2::/56"])
@@ -315,12 +315,24 @@ def test_routes_of_our_protocol_that_we_did_not_make_are_replaced_or_removed(mak
     for stray in strays:
         ip("add", *stray)
         check(stray)
+    two = ["nexthop", "via", router, "nexthop", "via", router.replace(":1", ":2") if ipv6
+           else f"{cluster.net}.0.2"]
+    ip("replace", second.subnet, "proto", "84", *two)
+    check("ours, that was replaced by one of several next hops")
+    ip("replace", second.subnet, "via", second.address, "proto", "84", "mtu", "1300")
+    check("ours, that was given an MTU")
     # Next to ours, in the same place: the kernel goes by the first one.
     ip("append", "blackhole", second.subnet, "proto", "84")
     check("one behind ours")
+    ip("append", second.subnet, "proto", "84", *two)
+    check("one of several next hops behind ours, or among its own")
+    ip("append", second.subnet, "via", router, "proto", "84")
+    check("one by a gateway behind ours, or among its own")
     if not ipv6:  # which knows no order among those of one metric
         ip("prepend", second.subnet, "via", router, "proto", "84")
         check("one before ours")
+        ip("prepend", second.subnet, "proto", "84", *two)
+        check("one of several next hops before ours")
     first.stop()
     for stray in [["blackhole", late, "proto", "84"], *strays]:
         ip("add", *stray)

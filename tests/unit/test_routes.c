@@ -464,6 +464,121 @@ static void test_strays_are_removed_alone(void **state)
 	assert_int_equal(count_routes(AF_INET6, PROTOCOL), 0);
 }
 
+/* By two gateways, without nexthop objects. */
+static struct nl_msg *by_two(const char *dst, const char *const gateways[2], unsigned flags)
+{
+	const struct route r = { .dst = prefix(dst), .protocol = PROTOCOL };
+	struct nl_msg *msg = route_put_msg(&r, NLM_F_CREATE | flags);
+	struct nlattr *list;
+
+	assert_non_null(msg);
+	((struct rtmsg *)nlmsg_data(nlmsg_hdr(msg)))->rtm_scope = RT_SCOPE_UNIVERSE;
+	list = nla_nest_start(msg, RTA_MULTIPATH);
+	assert_non_null(list);
+	for (unsigned i = 0; i < 2; i++) {
+		struct rtnexthop *hop = nlmsg_reserve(msg, sizeof(*hop), NLMSG_ALIGNTO);
+		struct addr gateway = addr(gateways[i]);
+
+		assert_non_null(hop);
+		*hop = (struct rtnexthop){ .rtnh_ifindex = (int)conf.index };
+		assert_int_equal(nla_put(msg, RTA_GATEWAY, (int)addr_size(&gateway), gateway.bytes),
+				 0);
+		hop->rtnh_len = (uint16_t)((char *)nlmsg_tail(nlmsg_hdr(msg)) - (char *)hop);
+	}
+	nla_nest_end(msg, list);
+	return msg;
+}
+
+/* As put() makes it, but with an MTU, or with a source address. */
+static struct nl_msg *with_more(const char *dst, const char *gateway, bool mtu, unsigned flags)
+{
+	static const struct route_details details = { .mtu = 1300, .table = -1, .scope = -1 };
+	const struct addr g = addr(gateway), src = addr("172.16.0.1");
+	struct route r = { .dst = prefix(dst), .protocol = PROTOCOL };
+	struct nl_msg *msg;
+
+	r.nexthop = routes_nexthop_id(&conf, &g);
+	if (!r.nexthop) {
+		r.gateway = g;
+		r.index = conf.index;
+	}
+	msg = route_put_msg(&r, NLM_F_CREATE | flags);
+	assert_non_null(msg);
+	if (mtu)
+		assert_int_equal(route_msg_add_details(msg, &details), 0);
+	else
+		assert_int_equal(nla_put(msg, RTA_PREFSRC, (int)addr_size(&src), src.bytes), 0);
+	return msg;
+}
+
+/*
+ * Several of our protocol in one place that differ in what is not in struct route: the second was
+ * taken for the first told twice, and a deletion without all of it removed the first.
+ */
+static void test_the_second_of_two_in_one_place_is_removed_whatever_it_says(void **state)
+{
+	static const char *const pairs[2][2] = { { "172.16.0.4", "172.16.0.5" },
+						 { "172.16.0.6", "172.16.0.7" } };
+	static const char dst[] = "10.2.1.0/24";
+	unsigned count;
+
+	put_nexthop("172.16.0.2", false);
+	for (int i = 0; i < 2; i++) {
+		conf.nexthops = i == 0;
+		assert_int_equal(put(dst, "172.16.0.2", false), 0);
+		assert_ok(request(with_more(dst, "172.16.0.2", true, NLM_F_APPEND)));
+		assert_ok(request(with_more(dst, "172.16.0.2", false, NLM_F_APPEND)));
+		assert_ok(request(by_two(dst, pairs[0], NLM_F_APPEND)));
+		assert_ok(request(by_two(dst, pairs[1], NLM_F_APPEND)));
+		assert_int_equal(find_route(dst, NULL), 5);
+		assert_ok(routes_remove_strays(nl, &conf, &count, &err));
+		assert_int_equal(count, 4);
+		assert_string_equal(gateway_of(dst), "172.16.0.2");
+		/* The first of two such stays, until it is replaced. */
+		assert_int_equal(remove_route(dst), 0);
+		assert_ok(request(by_two(dst, pairs[0], 0)));
+		assert_ok(request(by_two(dst, pairs[1], NLM_F_APPEND)));
+		assert_ok(routes_remove_strays(nl, &conf, &count, &err));
+		assert_int_equal(count, 1);
+		assert_string_equal(gateway_of(dst), "another way");
+		assert_int_equal(put(dst, "172.16.0.2", true), 0);
+		assert_string_equal(gateway_of(dst), "172.16.0.2");
+		assert_int_equal(remove_route(dst), 0);
+	}
+}
+
+/* What somebody added to our route is not ours: it is put as it was. */
+static void test_a_route_that_says_more_than_ours_is_another_one(void **state)
+{
+	static const char *const ways[][3] = {
+		{ "10.2.1.0/24", "172.16.0.2", "172.16.0.3" },
+		{ "fd00:2:0:1::/64", "fd00::2", "fd00::3" },
+	};
+	struct prefix address = prefix("fd00::1/64");
+
+	assert_ok(address_ensure(nl, conf.index, &address, &err));
+	put_nexthop("172.16.0.2", false);
+	for (size_t i = 0; i < countof(ways); i++) {
+		const char *dst = ways[i][0], *gateway = ways[i][1];
+
+		assert_int_equal(put(dst, gateway, false), 0);
+		/* By a nexthop the kernel gives the MTU to all routes of it (fib_find_info_nh). */
+		conf.nexthops = false;
+		assert_ok(request(with_more(dst, gateway, true, NLM_F_REPLACE)));
+		assert_string_equal(gateway_of(dst), "another way");
+		conf.nexthops = true;
+		assert_string_equal(gateway_of(dst), "another way");
+		assert_int_equal(put(dst, gateway, true), 0);
+		assert_string_equal(gateway_of(dst), gateway);
+		assert_ok(request(by_two(dst, &ways[i][1], NLM_F_REPLACE)));
+		assert_string_equal(gateway_of(dst), "another way");
+		assert_int_equal(put(dst, gateway, true), 0);
+		assert_string_equal(gateway_of(dst), gateway);
+	}
+	assert_ok(request(with_more("10.2.1.0/24", "172.16.0.2", false, NLM_F_REPLACE)));
+	assert_string_equal(gateway_of("10.2.1.0/24"), "another way");
+}
+
 /* -- many ---------------------------------------------------------------------- */
 
 struct results {
@@ -576,6 +691,8 @@ int main(void)
 		routes_test(test_recognize),
 		routes_test(test_routes_of_a_tos_or_a_source_stand_beside_ours),
 		routes_test(test_strays_are_removed_alone),
+		routes_test(test_the_second_of_two_in_one_place_is_removed_whatever_it_says),
+		routes_test(test_a_route_that_says_more_than_ours_is_another_one),
 		routes_test(test_many),
 		routes_test(test_remove_all_is_ours_alone),
 		routes_test(test_default_route),

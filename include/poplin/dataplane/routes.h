@@ -47,16 +47,14 @@ int routes_delete_route(const struct routes_config *c, struct netlink_batch *b,
  */
 bool routes_beside(const struct route *r);
 /*
- * True when r is ours (our protocol, in our place): with the gateway it
- * goes by; AF_UNSPEC where it goes another way than we would choose, such as by another link, or
- * nowhere: a blackhole.
+ * True when r is ours (our protocol, in our place): with the gateway it goes by; AF_UNSPEC where it
+ * is another one than we would make: by another link or several, with an MTU or a source address, or
+ * to nowhere: a blackhole.
  */
 bool routes_recognize(const struct routes_config *c, const struct route *r, struct addr *ret);
 
 /* True when r is ours by its protocol, in a place where we put none. */
 bool routes_is_stray(const struct routes_config *c, const struct route *r);
-/* Whether, of two of ours in one place, b is another one, and not the same told twice. */
-bool routes_differ(const struct route *a, const struct route *b);
 /*
  * Removes the strays, and those in our place that stand behind another one of ours: a replacement
  * meets only the first. *ret_count says how many there were.

@@ -16,11 +16,13 @@ struct route {
 	uint8_t tos;	   /* IPv4: of the packets that it is for; 0: of all */
 	uint8_t protocol;  /* RTPROT_* */
 	uint8_t type;	   /* RTN_*; route_put_msg() makes RTN_UNICAST ones */
+	/* As parsed: the kernel says more of it, such as several next hops, a source address or an MTU. */
+	bool more;
 };
 
 struct nexthop {
 	uint32_t id;
-	struct addr gateway;
+	struct addr gateway; /* AF_UNSPEC: none, or with an encapsulation */
 	unsigned index;
 	uint8_t protocol;
 };
@@ -36,6 +38,8 @@ struct route_details {
 };
 int route_msg_add_details(struct nl_msg *msg, const struct route_details *details); /* -ENOMEM */
 struct nl_msg *route_delete_msg(const struct route *r);
+/* Deletes just the route that the kernel told of: all that it says of it has to match. */
+struct nl_msg *route_delete_told_msg(const struct nlmsghdr *told);
 struct nl_msg *nexthop_put_msg(const struct nexthop *n, unsigned flags);
 struct nl_msg *nexthop_delete_msg(uint32_t id);
 
@@ -48,6 +52,10 @@ int nexthop_parse(const struct nlmsghdr *msg, struct nexthop *ret);
 int route_foreach(struct netlink *nl, int family, uint8_t protocol,
 		  int (*fn)(const struct route *r, void *arg), void (*restart)(void *arg),
 		  void *arg, struct err *err);
+/* The same, with the kernel's message, for whoever needs all that it says. */
+int route_foreach_told(struct netlink *nl, int family, uint8_t protocol,
+		       int (*fn)(const struct route *r, const struct nlmsghdr *told, void *arg),
+		       void (*restart)(void *arg), void *arg, struct err *err);
 int nexthop_foreach(struct netlink *nl, uint8_t protocol,
 		    int (*fn)(const struct nexthop *n, void *arg), void (*restart)(void *arg),
 		    void *arg, struct err *err);
