@@ -368,9 +368,11 @@ static int check_names(struct settings *s, struct err *err)
 	return 0;
 }
 
+typedef int check_fn(struct settings *s, struct err *err);
+
 static void check_together(struct loader *l)
 {
-	static int (*const checks[])(struct settings * s, struct err * err) = {
+	static check_fn *const checks[] = {
 		check_names,
 		check_network,
 		check_chain,

@@ -165,10 +165,12 @@ static int collect_guards(struct collection *c, struct err *err)
 	return c->req->conf.mac_spoof_check ? spoof_collect(&c->req->conf, c->valid_links, err) : 0;
 }
 
+typedef int step_fn(struct collection *c, struct err *err);
+
 int verb_gc(const struct request *req, struct err *err)
 {
 	/* An address goes last: nobody may get it while a link answers for it. */
-	static int (*const steps[])(struct collection * c, struct err * err) = {
+	static step_fn *const steps[] = {
 		collect_links,
 		collect_masquerade,
 		collect_guards,

@@ -290,12 +290,12 @@ struct others {
 static bool is_ours(const struct network *network, const struct link *link)
 {
 	struct prefix subnet = { .addr = network->pods.addr, .len = network->node_len };
+	uint8_t key[4], *bytes = own_bytes(&subnet);
 	uint32_t index;
-	uint8_t key[4];
 
 	mac_key(subnet, key);
 	for (unsigned i = 0; i < 4; i++)
-		own_bytes(&subnet)[i] = link->mac[OURS + i] ^ key[i];
+		bytes[i] = link->mac[OURS + i] ^ key[i];
 	return strcmp(link->kind, "bridge") == 0 && link->mac[0] == 0x02 && link->mac[1] == 0x70 &&
 	       network_index(network, &subnet, &index);
 }

@@ -298,7 +298,7 @@ int link_attach(struct netlink *nl, const struct link *link, unsigned master, st
 /* -- delete ----------------------------------------------------------------- */
 
 /* By its name, or by its index. */
-static int delete (struct netlink *nl, const char *name, unsigned index, struct err *err)
+static int delete_one(struct netlink *nl, const char *name, unsigned index, struct err *err)
 {
 	auto_(rtnl_link_put) struct rtnl_link *link = rtnl_link_alloc();
 	auto_(nlmsg_free) struct nl_msg *msg = NULL;
@@ -317,14 +317,14 @@ static int delete (struct netlink *nl, const char *name, unsigned index, struct 
 
 int link_delete_name(struct netlink *nl, const char *name, struct err *err)
 {
-	int r = delete (nl, name, 0, err);
+	int r = delete_one(nl, name, 0, err);
 
 	return r < 0 ? err_wrap(err, r, "delete link %s", name) : 0;
 }
 
 int link_delete(struct netlink *nl, unsigned index, struct err *err)
 {
-	int r = delete (nl, NULL, index, err);
+	int r = delete_one(nl, NULL, index, err);
 
 	return r < 0 ? err_wrap(err, r, "delete link %u", index) : 0;
 }

@@ -90,7 +90,7 @@ static const struct {
 	long status;
 	const char *words;
 	const char *advice;
-} advices[] = {
+} remedies[] = {
 	{ 421, "",
 	  "etcd does not serve under this host name: name it in etcd's --host-whitelist, or write the "
 	  "address into ETCD_HOST" },
@@ -103,9 +103,9 @@ static const struct {
 
 static const char *find_advice(long status, const char *body)
 {
-	for (size_t i = 0; i < countof(advices); i++)
-		if (advices[i].status == status && strstr(body, advices[i].words))
-			return advices[i].advice;
+	for (size_t i = 0; i < countof(remedies); i++)
+		if (remedies[i].status == status && strstr(body, remedies[i].words))
+			return remedies[i].advice;
 	return NULL;
 }
 

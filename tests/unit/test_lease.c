@@ -121,7 +121,7 @@ static const struct lease_status *status(void)
 
 #define WAIT_FOR(condition, seconds)                                                               \
 	do {                                                                                       \
-		int64_t until_ = clock_ns() + (seconds)*NS_PER_S;                                  \
+		int64_t until_ = clock_ns() + NS_PER_S * (seconds);                                \
 		while (!(condition)) {                                                             \
 			if (clock_ns() > until_)                                                   \
 				fail_msg("never: %s", #condition);                                 \

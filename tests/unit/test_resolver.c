@@ -22,10 +22,11 @@ static char last[ADDR_TEXT_MAX];
 int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
 		struct addrinfo **ret)
 {
-	struct {
+	struct found {
 		struct addrinfo info;
 		struct sockaddr_in address;
-	} * found;
+	};
+	struct found *found;
 	struct addr parsed;
 
 	mutex_hold(&lock);
