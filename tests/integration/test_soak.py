@@ -80,6 +80,14 @@ class History:
         return self.add("table", t, node=f"n{n}",
                         routes={NET.format(s): f"172.30.10.{o}" for o, s in others.items()})
 
+    def listed(self, t):
+        """As etcd has them by the lines so far."""
+        records = {}
+        for line in sorted(self.lines, key=lambda line: line["t"]):
+            if line.get("key", "").startswith("/poplin/nodes/") and line["t"] <= t * S:
+                records[line["key"]] = line["value"]
+        return self.add("listed", t, records={k: v for k, v in records.items() if v})
+
     def call(self, begin, end, n, verb, code=0, subnet=None):
         return self.add("call", end, node=f"n{n}", verb=verb, begin=int(begin * S), code=code,
                         said="", subnet=NET.format(subnet or n) if verb == "ADD" and code == 0
@@ -87,6 +95,8 @@ class History:
 
     def end(self, t=100, subnets=None, states=True):
         subnets = subnets or {1: 1, 2: 2, 3: 3}
+        self.listed(t - 0.01)
+        self.listed(t + 0.01)
         for n in subnets:
             if states:
                 self.state(t - 1, n, until=t + 4, subnet=subnets[n])
@@ -161,8 +171,10 @@ def revoke(h, until, withdrawn_at):
     h.state(withdrawn_at, 3, until=0)
     h.put(withdrawn_at + 0.3, 3, subnet=2, lease="33")
     h.state(withdrawn_at + 0.4, 3, until=99.5, subnet=2)
-    for n, was, now in (1, 2, 2), (1, 3, 3):
-        h.route(withdrawn_at + 0.5, n, "add", now, via=5 - was)
+    for n, subnet in (1, 2), (1, 3), (2, 2), (3, 3):
+        h.route(withdrawn_at + 0.5, n, "add", subnet, via=5 - subnet)
+    for n, subnet in (2, 3), (3, 2):
+        h.route(withdrawn_at + 0.5, n, "del", subnet)
     return h.end(t=90, subnets={1: 1, 2: 3, 3: 2}).broken()
 
 
@@ -394,12 +406,78 @@ def test_an_absence_long_ago_excuses_no_removal(h):
     assert h.end().broken() == ["kept"]
 
 
+# -- values: which subnet by which address ---------------------------------------------------
+
+@pytest.mark.parametrize("subnet, via", [(2, 3), (9, 3), (9, 9)])
+def test_a_route_that_no_record_ever_asked_for_is_found(h, subnet, via):
+    h.route(30, 1, "add", subnet, via=via)
+    if subnet == 2:
+        h.route(30.001, 1, "add", 2)
+    else:
+        h.route(30.001, 1, "del", subnet, via=via)
+    assert h.end().broken() == ["followed"]
+
+
+def move(h, followed_at, left_at):
+    """n3 gets subnet 4; n1 adds the route and removes the old one at these times."""
+    h.put(20, 3, subnet=4)
+    h.route(20.2, 2, "add", 4, via=3)
+    h.route(21.2, 2, "del", 3)
+    h.route(followed_at, 1, "add", 4, via=3)
+    h.route(left_at, 1, "del", 3)
+    return h.end(t=110, subnets={1: 1, 2: 2, 3: 4}).broken()
+
+
+def test_a_record_that_is_followed_in_time_passes(h):
+    assert move(h, followed_at=50, left_at=64) == []
+
+
+def test_a_record_that_is_followed_too_late_is_found(h):
+    assert move(h, followed_at=66, left_at=21) == ["followed"]
+
+
+def test_a_route_that_outlives_its_record_is_found(h):
+    assert move(h, followed_at=21, left_at=66) == ["followed"]
+
+
+def test_a_route_to_the_right_subnet_by_the_wrong_address_is_no_route(h):
+    h.put(20, 3, subnet=4)
+    for n, via in (1, 2), (2, 3):
+        h.route(20.2, n, "add", 4, via=via)
+        h.route(21.2, n, "del", 3)
+    h.route(90, 1, "add", 4, via=3)
+    found = h.end(t=100, subnets={1: 1, 2: 2, 3: 4}).violations()
+    assert [v.rule for v in found] == ["followed", "followed"]
+    assert "that no record asked for" in found[0].text and "lacks the route" in found[1].text
+
+
+@pytest.mark.parametrize("what", ["cut agent from etcd", "stop agent", "kill agent"])
+def test_an_agent_that_was_away_follows_after_that(h, what):
+    h.fault(19, 40, what, "n1")
+    assert move(h, followed_at=84, left_at=84) == []
+
+
+@pytest.mark.parametrize("what, target", [
+    ("stop agent", "n1"), ("stop agent", "n2"), ("slow member", "m1"), ("revoke lease", "n1")])
+def test_a_fault_excuses_nobody_for_ever(h, what, target):
+    h.fault(19, 40, what, target)
+    assert move(h, followed_at=86, left_at=86) == ["followed"]
+
+
+def test_a_dead_node_need_not_follow(h):
+    h.add("agent", 10, op="end", node="n1", status=-9)
+    h.add("agent", 70, op="start", node="n1", name="n1", pid=9, address="172.30.10.1")
+    assert move(h, followed_at=71, left_at=71) == []
+
+
 # -- the end ---------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("others", [{2: 2}, {2: 2, 3: 3, 4: 4}, {2: 2, 3: 4}, {2: 3, 3: 2}, {}])
 def test_a_wrong_table_is_found(h, others):
     for n in 1, 2, 3:
         h.state(99, n, until=104)
+    for t in 99.9, 100.1:
+        h.listed(t)
     h.table(100, 1, others)
     h.table(100, 2, {1: 1, 3: 3})
     h.table(100, 3, {1: 1, 2: 2})
@@ -407,6 +485,32 @@ def test_a_wrong_table_is_found(h, others):
         h.call(100.1, 100.2, n, "ADD")
     h.add("finish", 101)
     h.number()
+    # The kernel told of other routes, too.
+    assert h.broken() == ["converged", "recorded"]
+
+
+def test_records_that_etcd_lists_with_another_value_are_found(h):
+    h.end()
+    for line in h.lines:
+        if line["k"] == "listed":
+            line["records"]["/poplin/nodes/n3"] = line["records"]["/poplin/nodes/n3"].replace(
+                "172.30.10.3", "172.30.10.4")
+    assert h.broken() == ["converged", "recorded"]
+
+
+def test_a_record_that_no_watch_told_of_is_found(h):
+    h.end()
+    for line in h.lines:
+        if line["k"] == "listed":
+            line["records"]["/poplin/nodes/n4"] = json.dumps(
+                {"subnets": [NET.format(4)], "address": "172.30.10.4"})
+    assert h.broken() == ["converged", "recorded"]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_tables_without_a_list_of_the_records_on_either_side_prove_nothing(h, which):
+    h.end()
+    h.lines.remove([line for line in h.lines if line["k"] == "listed"][which])
     assert h.broken() == ["converged"]
 
 
@@ -441,7 +545,8 @@ def test_a_settling_time_that_is_too_long_is_found(h):
 
 # -- the log -----------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("kind", ["begin", "finish", "etcd", "state", "route", "table", "beat", "call"])
+@pytest.mark.parametrize("kind", ["begin", "finish", "etcd", "state", "route", "table", "listed",
+                                  "beat", "call"])
 def test_a_log_with_a_part_missing_proves_nothing(h, kind):
     h.end()
     h.lines = [line for line in h.lines if line["k"] != kind]

@@ -15,8 +15,12 @@ The rules:
                use all that time; else they were refused with "try again later" (11) and "not
                available" (50); DEL always succeeded
     kept       no route to a living node was removed while its record stood in etcd
+    followed   no route was ever there that no record asked for, subnet and address alike, and none
+               for long after its record went; each record that stood for so long was followed by
+               every other node
     converged  after the last fault and a settling time every living node has a subnet of its own,
-               exactly the routes to all the others, and its plugin serves
+               exactly the routes to all the others, subnet and address as etcd lists them, and its
+               plugin serves
     memory     agents that live through a long run do not grow
 
 Usable means what the plugin means by it: the node state file names the subnet, and its deadline is
@@ -46,14 +50,14 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-S = 1_000_000_000
-RECORDS = "/poplin/nodes/"
+from history import NEVER, RECORDS, History, S
+
 BROKEN_WORD_NS = 10 * S  # after a member was stopped; etcd's requests live for 7 s
 RENEWAL_NS = 3 * S // 2  # at most, from its sending to the state file
 IN_FLIGHT_NS = 2 * S  # from a change in etcd to the kernel's notification, on a busy machine
 BEHIND_NS = 35 * S  # after a fault: a silent member is noticed within 30 s
+FOLLOW_NS = 45 * S  # the same, and the longest fault of those that are asked next
 REVOKE_NS = 16 * S  # each of three members is asked for 2 s, and etcd's requests live for 7 s
-NEVER = 1 << 63
 LONG_NS = 20 * 60 * S  # runs that say something about memory
 SETTLED_NS = 90 * S
 
@@ -75,24 +79,9 @@ class Usable:
     line: dict
 
 
-@dataclass
-class Presence:
-    """A record with one subnet. Bounds of when it came and went."""
-    name: str
-    subnet: str
-    address: str
-    lease: str
-    came: tuple
-    gone: tuple
-    went: dict  # the line
-
-
-class Checker:
+class Checker(History):
     def __init__(self, lines):
-        self.lines = sorted(lines, key=lambda line: line["t"])
-        self.kinds = defaultdict(list)
-        for line in self.lines:
-            self.kinds[line["k"]].append(line)
+        super().__init__(lines)
         self.violations = []
         self.figures = {}
 
@@ -102,12 +91,16 @@ class Checker:
     def check(self):
         self.check_recorded()
         self.presences = self.find_presences()
+        self.figures["claims"] = len(self.presences)
+        self.figures["records that went"] = sum(p.gone[1] != NEVER for p in self.presences)
         self.usables = self.find_usables()
         self.check_alive()
         self.check_holder()
         self.check_fence()
         self.check_plugin()
+        self.routes = list(self.find_routes())
         self.check_kept()
+        self.check_followed()
         self.check_converged()
         self.check_memory()
         return self.violations
@@ -118,7 +111,7 @@ class Checker:
         for kind in "begin", "finish":
             if len(self.kinds[kind]) != 1:
                 self.fail("recorded", f"the log has {len(self.kinds[kind])} lines of kind {kind}")
-        for kind in "etcd", "state", "route", "table", "beat", "call":
+        for kind in "etcd", "state", "route", "table", "listed", "beat", "call":
             if not self.kinds[kind]:
                 self.fail("recorded", f"the log has no line of kind {kind}")
         for line in self.kinds["lost"]:
@@ -134,42 +127,6 @@ class Checker:
         for line in self.kinds["died"]:
             self.fail("alive", f"the agent of {line['node']} ended by itself with "
                       f"{line['status']}", line)
-
-    # -- etcd ------------------------------------------------------------------------
-
-    def find_presences(self):
-        """All of them, in order; also when each revision was, at the earliest."""
-        sent = {str(line["n"]): line["t"] for line in self.kinds["beat"]}
-        earliest, standing, found = 0, {}, []
-
-        def end(name, line):
-            if name in standing:
-                presence = standing.pop(name)
-                presence.gone, presence.went = (earliest, line["t"]), line
-        for line in self.kinds["etcd"]:
-            if line["key"] == "/soak/beat":
-                # From one number to the next, so the last one is the latest.
-                earliest = max(earliest, sent.get(line["value"], 0))
-            if not line["key"].startswith(RECORDS):
-                continue
-            name = line["key"][len(RECORDS):]
-            if line["op"] == "delete":
-                end(name, line)
-                continue
-            record = json.loads(line["value"])
-            subnet, address = record["subnets"][0], record["address"]
-            before = standing.get(name)
-            if before and (before.subnet, before.address) == (subnet, address):
-                before.lease = line["lease"]
-                continue
-            end(name, line)
-            standing[name] = Presence(name, subnet, address, line["lease"],
-                                      (earliest, line["t"]), (NEVER, NEVER), {})
-            found.append(standing[name])
-        self.figures["claims"] = len(found)
-        self.figures["records that went"] = sum(p.gone[1] != NEVER for p in found)
-        self.standing = standing
-        return found
 
     # -- state files -------------------------------------------------------------------
 
@@ -198,15 +155,6 @@ class Checker:
             if start < end:
                 found.append(Usable(node, name, line["subnet"], start, end, line))
         return found
-
-    def states(self):
-        """(node, line, the next line of that node or None) of each state file."""
-        by_node = defaultdict(list)
-        for line in self.kinds["state"]:
-            by_node[line["node"]].append(line)
-        for node, states in by_node.items():
-            for line, following in zip(states, [*states[1:], None]):
-                yield node, line, following
 
     def revoked(self):
         """{name: [(presence, excused until)]} of those that ended since their lease was revoked."""
@@ -323,33 +271,6 @@ class Checker:
 
     # -- routes ------------------------------------------------------------------------
 
-    def removals(self):
-        """(line, node, subnet, when the route had been added) of each route that went."""
-        tables = defaultdict(dict)  # node -> destination -> (gateway, time)
-        for line in self.lines:
-            if line["k"] == "route" and line["op"] == "add":
-                tables[line["node"]][line["dst"]] = (line["via"], line["t"])
-            elif line["k"] == "route":
-                _, added = tables[line["node"]].pop(line["dst"], (None, 0))
-                yield line, line["node"], line["dst"], added
-            elif line["k"] == "nexthop":
-                table = tables[line["node"]]
-                for dst in [d for d, (via, _) in table.items() if via == line["via"]]:
-                    yield line, line["node"], dst, table.pop(dst)[1]
-
-    def windows(self, kinds, node=None):
-        """[(begin, end)] of faults."""
-        open_, found = {}, []
-        for line in self.kinds["fault"]:
-            if line["what"] not in kinds or (node and line["target"] != node):
-                continue
-            key = line["what"], line["target"]
-            if line["op"] == "begin":
-                open_[key] = line["t"]
-            elif key in open_:
-                found.append((open_.pop(key), line["t"]))
-        return found + [(begin, NEVER) for begin in open_.values()]
-
     def check_kept(self):
         addresses = {line["node"]: line["address"] for line in self.kinds["agent"]
                      if line["op"] == "start"}
@@ -359,7 +280,10 @@ class Checker:
         for presence in self.presences:
             by_subnet[presence.subnet].append(presence)
         removed = late = 0
-        for line, node, subnet, added in self.removals():
+        for route in self.routes:
+            if not route.went:
+                continue
+            node, subnet, added, line = route.node, route.subnet, route.added, route.went
             removed += 1
             if any(b <= line["t"] <= e for b, e in self.windows({"replace node"}, node)):
                 continue  # by the test itself
@@ -381,6 +305,77 @@ class Checker:
         self.figures["routes removed"] = removed
         self.figures["of these late"] = late
 
+    def due(self, windows, t):
+        """Until when at the latest a node with these faults of its own has followed what was at t."""
+        limit = t + FOLLOW_NS
+        for begin, end in windows:
+            if begin > limit:
+                break
+            if end >= t:
+                limit = max(limit, end + FOLLOW_NS)
+        return limit
+
+    def check_followed(self):
+        kinds = {line["what"] for line in self.kinds["fault"]} - {"revoke lease"}
+        nodes, faults, ended = {}, {}, {}
+        for line in self.kinds["agent"]:
+            node = line["node"]
+            if line["op"] == "start":
+                nodes.setdefault(node, line)
+                faults.setdefault(node, self.windows(kinds, node))
+                if node in ended:
+                    faults[node].append((ended.pop(node), line["t"]))
+            else:
+                ended[node] = line["t"]
+        for node in nodes:
+            faults[node] += [(ended[node], NEVER)] if node in ended else []
+            faults[node].sort()
+        routes, records = defaultdict(list), defaultdict(list)
+        for route in self.routes:
+            routes[route.node, route.subnet, route.via].append(route)
+        for presence in self.presences:
+            records[presence.subnet, presence.address].append(presence)
+        for route in self.routes:
+            self.check_asked(route, records[route.subnet, route.via], faults[route.node])
+        end, followed = self.lines[-1]["t"] if self.lines else 0, 0
+        for presence in self.presences:
+            for node, start in nodes.items():
+                due = self.due(faults[node], max(presence.came[1], start["t"]))
+                until = min(presence.gone[0], end)
+                if start["address"] == presence.address or due >= until:
+                    continue
+                followed += 1
+                missed = self.gap(routes[node, presence.subnet, presence.address], faults[node],
+                                  due, until)
+                if missed:
+                    self.fail("followed", f"{node} lacks the route to {presence.subnet} by "
+                              f"{presence.address} (t {missed}), though the record of "
+                              f"{presence.name} stood for {(missed - presence.came[1]) / S:.3f} s "
+                              "already")
+        self.figures["records followed, by each other node"] = followed
+
+    def gap(self, routes, faults, at, until):
+        """The first moment between the two without one of the routes, but for the node's faults."""
+        while at < until:
+            end = max((r.end for r in routes if r.start <= at), default=at)
+            if end <= at:
+                if not any(begin <= at <= end for begin, end in faults):
+                    return at
+                end = self.due(faults, at)
+            at = end
+        return None
+
+    def check_asked(self, route, records, faults):
+        """records: those with the route's subnet and address."""
+        at = route.start
+        for presence in records:
+            if presence.came[0] <= at:
+                at = max(at, self.due(faults, presence.gone[1]))
+        if at < min(route.end, self.lines[-1]["t"]) or not any(
+                presence.came[0] <= route.start for presence in records):
+            self.fail("followed", f"{route.node} had a route to {route.subnet} by {route.via} for "
+                      f"{(route.end - at) / S:.3f} s that no record asked for", route.went)
+
     # -- the end -----------------------------------------------------------------------
 
     def check_converged(self):
@@ -397,16 +392,37 @@ class Checker:
             if line["op"] == "begin" and line["t"] > min((t["t"] for t in tables.values()),
                                                          default=NEVER):
                 self.fail("converged", "a fault came after the routes were looked at", line)
-        records = {p.address: p for p in self.standing.values()}
-        if len(records) != len(self.standing) or set(records) != {
+        records = self.listed(last_fault, [line["t"] for line in tables.values()])
+        if len(set(records.values())) != len(records) or set(records.values()) != {
                 a["address"] for a in living.values()}:
-            self.fail("converged", f"{len(living)} nodes live, etcd has the records of "
-                      f"{sorted(p.name for p in self.standing.values())}")
-        subnets = {p.subnet for p in self.standing.values()}
-        if len(subnets) != len(self.standing):
-            self.fail("converged", "two records in etcd have one subnet")
+            self.fail("converged", f"{len(living)} nodes live, etcd has the records {records}")
         for node, agent in sorted(living.items()):
             self.check_node(node, agent, tables.get(node), records, last_fault)
+
+    def listed(self, last_fault, looked_at):
+        """{subnet: address} of all records, as etcd listed them around the looks at the routes."""
+        lists = [line for line in self.kinds["listed"] if line["t"] > last_fault]
+        if not lists or not looked_at or lists[0]["t"] > min(looked_at) or \
+                lists[-1]["t"] < max(looked_at):
+            self.fail("converged", "the records were not listed before and after the routes were "
+                      "looked at")
+            return {}
+        told = {}
+        for line in self.kinds["etcd"]:
+            if line["key"].startswith(RECORDS) and line["t"] <= lists[-1]["t"]:
+                if line["op"] == "put":
+                    told[line["key"]] = line["value"]
+                else:
+                    told.pop(line["key"], None)
+        for line in lists:
+            if line["records"] != told:
+                self.fail("recorded", "what etcd's watches told does not add up to what it lists: "
+                          f"{sorted(told.items() ^ line['records'].items())}", line)
+        records = [json.loads(value) for value in lists[-1]["records"].values()]
+        found = {record["subnets"][0]: record["address"] for record in records}
+        if len(found) != len(records):
+            self.fail("converged", "two records in etcd have one subnet", lists[-1])
+        return found
 
     def check_node(self, node, agent, table, records, last_fault):
         if not table:
@@ -414,11 +430,15 @@ class Checker:
             return
         if last_fault and table["t"] > last_fault + SETTLED_NS:
             self.fail("converged", f"{node}'s routes were looked at too late", table)
-        wanted = {p.subnet: p.address for address, p in records.items()
-                  if address != agent["address"]}
+        told = {r.subnet: r.via for r in self.routes
+                if r.node == node and r.start <= table["t"] < r.end}
+        if table["routes"] != told:
+            self.fail("recorded", f"what the kernel told of {node}'s routes does not add up to its "
+                      f"table: {sorted(told.items() ^ table['routes'].items())}", table)
+        wanted = {s: a for s, a in records.items() if a != agent["address"]}
         if table["routes"] != wanted:
-            missing = sorted(set(wanted.items()) - set(table["routes"].items()))
-            extra = sorted(set(table["routes"].items()) - set(wanted.items()))
+            missing = sorted(wanted.items() - table["routes"].items())
+            extra = sorted(table["routes"].items() - wanted.items())
             self.fail("converged", f"{node}'s routes: missing {missing}, too many {extra}", table)
         states = [line for line in self.kinds["state"]
                   if line["node"] == node and line["placed"] <= table["t"]]
@@ -426,11 +446,10 @@ class Checker:
                    and c["begin"] >= table["t"] for c in self.kinds["call"]):
             self.fail("converged", f"{node}'s plugin adds no pod in the end",
                       *[c for c in self.kinds["call"] if c["node"] == node][-2:])
-        own = records.get(agent["address"])
-        if not states or states[-1]["deadline"] <= table["t"] or not own or \
-                states[-1]["subnet"] != own.subnet:
+        own = [s for s, a in records.items() if a == agent["address"]]
+        if not states or states[-1]["deadline"] <= table["t"] or [states[-1]["subnet"]] != own:
             self.fail("converged", f"{node} cannot give out addresses of the subnet that etcd "
-                      f"says is its own ({own.subnet if own else 'none'})", *states[-1:])
+                      f"says is its own ({own or 'none'})", *states[-1:])
 
     def check_memory(self):
         if not self.lines:

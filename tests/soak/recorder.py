@@ -9,7 +9,8 @@ its kind:
     state	a node state file was put in place: until when ADD may hand out addresses
     route	the kernel's notification of a route of ours that came or went
     nexthop	the same of a nexthop that went, and took its routes along without a word
-    table	a node's routes, as the kernel lists them
+    table	a node's routes, as the kernel lists them: subnet and gateway
+    listed	the nodes' records, as etcd lists them: key and value
     call	of the plugin, which began at "begin": its code (0: done), for ADD the address's subnet
     memory	of an agent
     lost	something was missed, so that nothing can be proved
