@@ -89,12 +89,12 @@ static void on_drained(void *arg)
 static void on_links_changed(bool bridge, bool uplink, void *arg)
 {
 	struct agent *a = arg;
+	/* Many at a time: whoever has not looked since the last one needs no other bell. */
+	bool moved = uplink && !atomic_exchange(&a->moved, true);
+	bool dirty = bridge && !atomic_exchange(&a->dirty, true);
 
-	if (uplink)
-		a->moved = true;
-	if (bridge)
-		a->dirty = true;
-	event_ring(a->event_fd);
+	if (moved || dirty)
+		event_ring(a->event_fd);
 }
 
 static void on_rival(void *arg)

@@ -63,10 +63,12 @@ struct agent {
 	bool found_routes;    /* of ours, when this process started */
 	struct prefix subnet; /* that bridge and peers were told of; AF_UNSPEC: none */
 	unsigned failures;
-	int64_t retry_ns;    /* 0: none due */
-	struct pace pace;    /* of looks for the node's link and address */
-	int64_t identify_ns; /* the next one not before */
-	bool lost;	     /* the last one failed */
+	int64_t retry_ns;	   /* 0: none due */
+	struct pace pace;	   /* of looks at everything but the next */
+	int64_t next_ns;	   /* the next one not before, unless it is a retry */
+	struct pace identify_pace; /* of looks for the node's link and address */
+	int64_t identify_ns;	   /* the next one not before */
+	bool lost;		   /* the last one failed */
 	int64_t resync_ns;
 	bool limits_due; /* look at them again */
 	bool files_due;	 /* if the CNI files change now, we were told to change them */

@@ -85,6 +85,8 @@ enum metric_restart {
 	  "Full comparisons of the kernel with what it should have.")                              \
 	X(RESYNC_DURATION, HISTOGRAM, "resync_duration_seconds", NONE, NONE,                       \
 	  "Duration of full comparisons.")                                                         \
+	X(NODE_CHECKS, COUNTER, "node_checks_total", NONE, NONE,                                   \
+	  "Looks at the node's interface, bridge and CNI files, as something changed or was due.") \
 	X(WORKQUEUE_DEPTH, GAUGE, "workqueue_depth", NONE, NONE, "Keys that wait for a worker.")   \
 	X(WORKQUEUE_DELAYED, GAUGE, "workqueue_delayed", NONE, NONE,                               \
 	  "Keys that failed and wait for their next try.")                                         \

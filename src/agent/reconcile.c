@@ -244,17 +244,10 @@ static void collect_pods(struct agent *a)
 			    err.text);
 }
 
-static int reconcile_steps(struct agent *a, bool identify, struct err *err)
+static int reconcile_steps(struct agent *a, struct err *err)
 {
 	int r;
 
-	if (identify) {
-		a->moved = false;
-		r = reconcile_node(a, err);
-		a->lost = r < 0;
-		if (r < 0)
-			return err_wrap(err, r, "this node's address");
-	}
 	drain_follow(&a->drain, a->lease);
 	take_subnet(a);
 	r = reconcile_leftovers(a, err);
@@ -292,34 +285,52 @@ int reconcile_check(struct agent *a, struct err *err)
  * Finding the default route reads the whole table, so only when there is a reason to, and no more
  * than a share of the time: somebody may change his default route again and again.
  */
-static bool may_identify(const struct agent *a)
+static int identify(struct agent *a, struct err *err)
 {
-	return (a->moved || a->lost) && clock_ns() >= a->identify_ns;
+	int64_t work = clock_thread_ns();
+	int r;
+
+	if ((!a->moved && !a->lost) || clock_ns() < a->identify_ns)
+		return 0;
+	a->moved = false;
+	r = reconcile_node(a, err);
+	a->lost = r < 0;
+	a->identify_ns = pace_next_ns(&a->identify_pace, clock_thread_ns() - work);
+	return r < 0 ? err_wrap(err, r, "this node's address") : 0;
 }
 
 int64_t reconcile_due_ns(const struct agent *a)
 {
-	int64_t due = a->dirty ? 0 : INT64_MAX;
+	int64_t due = a->dirty ? a->next_ns : INT64_MAX;
 
+	if (a->moved) {
+		int64_t both = a->identify_ns > a->next_ns ? a->identify_ns : a->next_ns;
+
+		due = both < due ? both : due;
+	}
 	if (a->retry_ns && a->retry_ns < due)
 		due = a->retry_ns;
-	if (a->moved && a->identify_ns < due)
-		due = a->identify_ns;
 	/* Nothing else is done without a link. */
 	return a->lost && due < a->identify_ns ? a->identify_ns : due;
 }
 
+/*
+ * The first of many changes is answered at once. The bridge may be taken down and up all day, though,
+ * and each look costs as much as the node has pods: so these are kept to a share of the time, too.
+ */
 void reconcile(struct agent *a)
 {
-	int64_t work = clock_thread_ns();
-	bool identify = may_identify(a);
 	struct err err = ERR_INIT;
+	int64_t work;
 	int r;
 
 	a->dirty = false; /* before looking: what changes from now on rings again */
-	r = reconcile_steps(a, identify, &err);
-	if (identify)
-		a->identify_ns = pace_next_ns(&a->pace, clock_thread_ns() - work);
+	metric_inc(METRIC_NODE_CHECKS);
+	r = identify(a, &err);
+	work = clock_thread_ns();
+	if (r == 0)
+		r = reconcile_steps(a, &err);
+	a->next_ns = pace_next_ns(&a->pace, clock_thread_ns() - work);
 	a->failures = r < 0 ? a->failures + 1 : 0;
 	a->retry_ns = r < 0 ? clock_ns() + backoff_ns(a->failures, RETRY_MIN_NS, RETRY_MAX_NS) : 0;
 	/* Nobody tells when such a pod goes. */
