@@ -320,9 +320,11 @@ int bridge_take_over(struct netlink *nl, const struct network *network, const ch
 	*ret_count = 0;
 	for (unsigned i = 0; r == 0 && i < others.count; i++) {
 		r = link_get(nl, name, &link, err);
+		if (r == 0 && strcmp(link.kind, "bridge") != 0)
+			return 0; /* bridge_ensure() says so */
 		if (r == -ENODEV)
 			r = link_rename(nl, others.links[i].index, name, err);
-		else if (r == 0 && strcmp(link.kind, "bridge") == 0)
+		else if (r == 0)
 			r = link_delete(nl, others.links[i].index, err);
 		*ret_count += r == 0;
 	}

@@ -47,7 +47,7 @@ int bridge_adopt_pods(struct netlink *nl, const char *network, unsigned index, s
  * Bridges that carry the MAC of one of the network's subnets by another name: what a changed
  * BRIDGE_NAME leaves behind, with the gateway's address and pods. One gets the name, if no link has
  * it; the others are deleted, and bridge_adopt_pods() finds their ports. *ret_count says how many
- * there were.
+ * there were: none when the link of that name is no bridge, as bridge_ensure() will say.
  */
 int bridge_take_over(struct netlink *nl, const struct network *network, const char *name,
 		     unsigned *ret_count, struct err *err);
