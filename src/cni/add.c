@@ -76,20 +76,6 @@ static int make_veth(struct attachment *a, struct err *err)
 	return r < 0 ? CNI_KERNEL_REFUSED : 0;
 }
 
-/*
- * The agent collects addresses whose link is missing for long (ipam_collect): an ADD that was stopped
- * for as long between its address and its link must not go on.
- */
-static int confirm_addresses(const struct attachment *a, struct err *err)
-{
-	const struct netconf_ipam *ipam = &a->req->conf.ipam;
-
-	if (ipam->kind != NETCONF_IPAM_OWN || ipam_holds(&ipam->pool, &a->req->owner))
-		return 0;
-	return err_set(err, CNI_TRY_AGAIN_LATER,
-		       "the address was taken back before the link was made: this took too long");
-}
-
 static int prepare_host(struct attachment *a, struct err *err)
 {
 	const struct request *req = a->req;
@@ -104,7 +90,7 @@ static int prepare_host(struct attachment *a, struct err *err)
 		r = spoof_add(&req->conf, &req->owner, a->pod_link.mac, err);
 	if (r == 0)
 		r = make_veth(a, err);
-	return r ? r : confirm_addresses(a, err);
+	return r;
 }
 
 static int print(const struct attachment *a, struct err *err)
@@ -159,6 +145,22 @@ static int check_unattached(const struct attachment *a, struct err *err)
 		       r > 0 ? "" : ", of another network");
 }
 
+/*
+ * A GC of a runtime that does not know of this ADD yet, and the agent (ipam_collect()) of one that was
+ * stopped for long, take back what it makes: that is no pod then, and the runtime must be told.
+ */
+static int confirm(const struct attachment *a, struct err *err)
+{
+	const struct netconf_ipam *ipam = &a->req->conf.ipam;
+	int r = ipam->kind == NETCONF_IPAM_OWN ? ipam_confirm(ipam->pool.dir, &a->req->owner, err)
+					       : 0;
+
+	if (r == -ENOENT)
+		return err_set(err, CNI_TRY_AGAIN_LATER,
+			       "the address was taken back while the pod was attached");
+	return r < 0 ? CNI_IO_FAILURE : 0;
+}
+
 static int attach(struct attachment *a, struct err *err)
 {
 	struct err undo = ERR_INIT;
@@ -176,6 +178,8 @@ static int attach(struct attachment *a, struct err *err)
 	 */
 	if (r == 0)
 		r = node_ready(&a->req->conf, err);
+	if (r == 0)
+		r = confirm(a, err);
 	if (r == 0)
 		r = print(a, err);
 	if (r && undo_all(a, &undo))

@@ -102,6 +102,7 @@ struct request {
 	struct ipam_owner owner; /* CNI_CONTAINERID and CNI_IFNAME; "" where the verb has none */
 	const char *netns;	 /* CNI_NETNS, or "" */
 	const char *args;	 /* CNI_ARGS, or "" */
+	int64_t started_ns;	 /* CLOCK_REALTIME: when this process began */
 	const char *text;	 /* the configuration as it came, for other plugins */
 	size_t text_len;
 	struct netconf conf;

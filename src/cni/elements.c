@@ -174,18 +174,26 @@ int pod_element_get(struct netlink *nl, const struct pod_set *set, struct pod_el
 
 /* -- searching ---------------------------------------------------------------------------- */
 
-static bool is_wanted(const struct pod_search *s, const char *comment)
+/* The link and the network that a comment names. False: it is not ours. */
+static bool split_comment(const char *comment, char link[static 16], const char **network)
 {
 	const char *blank = strchr(comment, ' ');
+
+	if (!blank || blank - comment >= 16)
+		return false;
+	(void)snprintf(link, 16, "%.*s", (int)(blank - comment), comment);
+	*network = blank + 1;
+	return true;
+}
+
+static bool is_wanted(const struct pod_search *s, const char *comment)
+{
+	const char *network;
 	char link[16];
 
 	if (s->comment)
 		return strcmp(comment, s->comment) == 0;
-	if (!blank || (size_t)(blank - comment) >= sizeof(link) ||
-	    strcmp(blank + 1, s->network) != 0)
-		return false;
-	(void)snprintf(link, sizeof(link), "%.*s", (int)(blank - comment), comment);
-	return !json_object_get(s->valid, link);
+	return split_comment(comment, link, &network) && strcmp(network, s->network) == 0;
 }
 
 static int note(const struct pod_element *e, void *arg)
@@ -213,6 +221,25 @@ static void forget(void *arg)
 	((struct pod_search *)((struct walk *)arg)->arg)->nfound = 0;
 }
 
+static int drop_valid(struct pod_search *s, struct err *err)
+{
+	const json_t *valid = gc_valid_links(s->gc, err);
+	size_t kept = 0;
+
+	if (!valid)
+		return -EIO;
+	for (size_t i = 0; i < s->nfound; i++) {
+		const char *network;
+		char link[16];
+
+		if (split_comment(s->found[i].comment, link, &network) &&
+		    !json_object_get(valid, link))
+			s->found[kept++] = s->found[i];
+	}
+	s->nfound = kept;
+	return 0;
+}
+
 int pod_elements_find(struct netlink *nl, const struct pod_set *set, struct pod_search *search,
 		      struct err *err)
 {
@@ -224,7 +251,9 @@ int pod_elements_find(struct netlink *nl, const struct pod_set *set, struct pod_
 		return err_errno(err, -ENOMEM, "nftables");
 	search->nfound = 0;
 	r = netlink_dump(nl, msg, take_elements, forget, &walk, err);
-	return r == -ENOENT ? 0 : r;
+	if (r == -ENOENT)
+		r = 0;
+	return r == 0 && search->gc ? drop_valid(search, err) : r;
 }
 
 void pod_search_done(struct pod_search *search)

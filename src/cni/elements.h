@@ -9,7 +9,7 @@
 #ifndef POPLIN_CNI_ELEMENTS_H
 #define POPLIN_CNI_ELEMENTS_H
 
-#include "cni.h"
+#include "gc.h"
 #include "poplin/nl/nft.h"
 
 #define POD_KEY_MAX	24
@@ -49,9 +49,9 @@ int pod_element_get(struct netlink *nl, const struct pod_set *set, struct pod_el
 
 /* What to look for, and what was found. */
 struct pod_search {
-	const char *comment; /* that of one attachment; NULL: */
-	const char *network; /* all of this network, */
-	const json_t *valid; /* but not of these links, a set of names */
+	const char *comment;   /* that of one attachment; NULL: */
+	const char *network;   /* all of this network, */
+	struct collection *gc; /* but not of attachments that stay */
 	struct pod_element *found;
 	size_t nfound, size;
 };

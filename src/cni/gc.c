@@ -2,6 +2,12 @@
 /*
  * GC: removes what no attachment holds that the runtime names: addresses with their links, links
  * alone, what ipMasq and macspoofchk made. All is tried; the first failure is told.
+ *
+ * A runtime must not run ADD beside GC (specification, section 4), but if it does no pod is lost: an
+ * attachment that was made or completed since this process started is not what the runtime meant, and
+ * is left alone; an ADD that began before and still runs fails (ipam_condemn()). As an ADD takes its
+ * address before it makes anything else, what is there is listed first, and attachments after that.
+ * Where another plugin gives the addresses, nothing tells when a link was made.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -9,6 +15,7 @@
 
 #include "cni.h"
 #include "delegate.h"
+#include "gc.h"
 #include "masq.h"
 #include "poplin/model/pod.h"
 #include "poplin/nl/link.h"
@@ -21,29 +28,41 @@ struct collection {
 	struct netlink *nl;
 	json_t *valid;	     /* a set: "<container>:<interface>" */
 	json_t *valid_links; /* a set: names of their links */
-	json_t *stale;	     /* a list: "<container>:<interface>" */
-	json_t *stale_links; /* a list of names */
-	struct err *err;
+	json_t *stale;	     /* a set: "<container>:<interface>" */
+	json_t *links;	     /* a list of names */
 };
 
+static void owner_name(const char *container, const char *interface, char ret[static 512])
+{
+	(void)snprintf(ret, 512, "%s:%s", container, interface);
+}
+
 /* -- what is valid ------------------------------------------------------------------- */
+
+static int add_valid(const struct collection *c, const char *container, const char *interface)
+{
+	char name[512], link[16];
+
+	owner_name(container, interface, name);
+	pod_link_name(container, interface, link);
+	return json_object_set_new(c->valid, name, json_true()) < 0 ||
+			       json_object_set_new(c->valid_links, link, json_true()) < 0
+		       ? -ENOMEM
+		       : 0;
+}
 
 static int note_valid(const struct collection *c, const json_t *item, struct err *err)
 {
 	const char *container = json_string_value(json_object_get(item, "containerID"));
 	const char *interface = json_string_value(json_object_get(item, "ifname"));
-	char name[512], link[16];
 
 	if (!container || !interface)
 		return err_set(err, CNI_INVALID_CONFIG,
 			       "an entry of 'cni.dev/valid-attachments' lacks 'containerID' or "
 			       "'ifname'");
-	(void)snprintf(name, sizeof(name), "%s:%s", container, interface);
-	pod_link_name(container, interface, link);
-	if (json_object_set_new(c->valid, name, json_true()) < 0 ||
-	    json_object_set_new(c->valid_links, link, json_true()) < 0)
-		return err_set(err, CNI_IO_FAILURE, "out of memory");
-	return 0;
+	return add_valid(c, container, interface) < 0
+		       ? err_set(err, CNI_IO_FAILURE, "out of memory")
+		       : 0;
 }
 
 /* Without the list nothing is known to be stale. null is the empty one, as libcni writes it. */
@@ -67,23 +86,66 @@ static int note_all_valid(const struct collection *c, struct err *err)
 	return r;
 }
 
+static int add_stale(const struct collection *c, const char *name)
+{
+	return json_object_set_new(c->stale, name, json_true()) < 0 ? -ENOMEM : 0;
+}
+
+struct looking {
+	struct collection *collection;
+	struct err *err;
+};
+
+/* One that is not known yet: stale, or too new. */
+static int sort_attachment(const struct addr *addr, const char *container, const char *interface,
+			   void *arg)
+{
+	const struct looking *l = arg;
+	const struct collection *c = l->collection;
+	char name[512];
+	int r;
+
+	owner_name(container, interface, name);
+	if (json_object_get(c->valid, name) || json_object_get(c->stale, name))
+		return 0;
+	r = ipam_condemn(c->req->conf.ipam.pool.dir,
+			 &(struct ipam_owner){ .container = container, .interface = interface },
+			 c->req->started_ns, l->err);
+	/* Somebody's file, whose name is no attachment's. */
+	if (r == -EINVAL)
+		return 0;
+	if (r < 0)
+		return r;
+	r = r > 0 ? add_stale(c, name) : add_valid(c, container, interface);
+	return r < 0 ? err_errno(l->err, r, "collect") : 0;
+}
+
+const json_t *gc_valid_links(struct collection *c, struct err *err)
+{
+	const struct netconf_ipam *ipam = &c->req->conf.ipam;
+	struct looking looking = { c, err };
+
+	if (ipam->kind == NETCONF_IPAM_OWN &&
+	    ipam_foreach_attachment(ipam->pool.dir, sort_attachment, &looking, err) < 0)
+		return NULL;
+	return c->valid_links;
+}
+
 /* -- addresses, with their links ---------------------------------------------------------- */
 
-static int note_stale(const struct addr *addr, const char *container, const char *interface,
-		      void *arg)
+static int note_reserved(const struct addr *addr, const char *container, const char *interface,
+			 void *arg)
 {
-	struct collection *c = arg;
+	const struct looking *l = arg;
 	char name[512];
+	int r;
 
 	/* Old versions of host-local did not write whose it is. */
 	if (!interface[0])
 		return 0;
-	(void)snprintf(name, sizeof(name), "%s:%s", container, interface);
-	if (json_object_get(c->valid, name))
-		return 0;
-	return json_array_append_new(c->stale, json_string(name)) < 0
-		       ? err_errno(c->err, -ENOMEM, "collect")
-		       : 0;
+	owner_name(container, interface, name);
+	r = json_object_get(l->collection->valid, name) ? 0 : add_stale(l->collection, name);
+	return r < 0 ? err_errno(l->err, r, "collect") : 0;
 }
 
 static int remove_stale(const struct collection *c, const char *name, struct err *err)
@@ -101,21 +163,21 @@ static int remove_stale(const struct collection *c, const char *name, struct err
 static int collect_addresses(struct collection *c, struct err *err)
 {
 	const struct netconf_ipam *ipam = &c->req->conf.ipam;
+	struct looking looking = { c, err };
 	struct err later = ERR_INIT;
-	const json_t *name;
+	const char *name;
+	json_t *value;
 	int first = 0;
-	size_t i;
 
 	if (ipam->kind == NETCONF_IPAM_DELEGATED)
 		return delegate_run(c->req, ipam->type, "GC", NULL, err);
 	if (ipam->kind == NETCONF_IPAM_NONE)
 		return 0;
-	c->err = err;
-	if (ipam_foreach_attachment(ipam->pool.dir, note_stale, c, err) < 0 ||
-	    ipam_foreach_reserved(&ipam->pool, note_stale, c, err) < 0)
+	if (!gc_valid_links(c, err) ||
+	    ipam_foreach_reserved(&ipam->pool, note_reserved, &looking, err) < 0)
 		return CNI_IO_FAILURE;
-	json_array_foreach (c->stale, i, name) {
-		int r = remove_stale(c, json_string_value(name), first ? &later : err);
+	json_object_foreach (c->stale, name, value) {
+		int r = remove_stale(c, name, first ? &later : err);
 
 		first = first ? first : r;
 	}
@@ -131,23 +193,28 @@ static int note_link(const struct link *link, void *arg)
 	struct collection *c = arg;
 
 	if (link->group != pod_link_group(c->req->conf.name) || strcmp(link->kind, "veth") != 0 ||
-	    strncmp(link->name, POD_LINK_PREFIX, strlen(POD_LINK_PREFIX)) != 0 ||
-	    json_object_get(c->valid_links, link->name))
+	    strncmp(link->name, POD_LINK_PREFIX, strlen(POD_LINK_PREFIX)) != 0)
 		return 0;
-	return json_array_append_new(c->stale_links, json_string(link->name)) < 0 ? -ENOMEM : 0;
+	return json_array_append_new(c->links, json_string(link->name)) < 0 ? -ENOMEM : 0;
 }
 
 static int collect_links(struct collection *c, struct err *err)
 {
 	struct err later = ERR_INIT;
-	const json_t *name;
+	const json_t *valid, *item;
 	int first = 0;
 	size_t i;
 
 	if (link_foreach(c->nl, 0, note_link, c, err) < 0)
 		return CNI_KERNEL_REFUSED;
-	json_array_foreach (c->stale_links, i, name) {
-		int r = pod_link_remove(c->nl, json_string_value(name), first ? &later : err);
+	valid = gc_valid_links(c, err);
+	if (!valid)
+		return CNI_IO_FAILURE;
+	json_array_foreach (c->links, i, item) {
+		const char *name = json_string_value(item);
+		int r = json_object_get(valid, name)
+				? 0
+				: pod_link_remove(c->nl, name, first ? &later : err);
 
 		if (r < 0 && r != -ENODEV && !first)
 			first = CNI_KERNEL_REFUSED;
@@ -157,12 +224,12 @@ static int collect_links(struct collection *c, struct err *err)
 
 static int collect_masquerade(struct collection *c, struct err *err)
 {
-	return c->req->conf.ip_masq ? masq_collect(&c->req->conf, c->valid_links, err) : 0;
+	return c->req->conf.ip_masq ? masq_collect(&c->req->conf, c, err) : 0;
 }
 
 static int collect_guards(struct collection *c, struct err *err)
 {
-	return c->req->conf.mac_spoof_check ? spoof_collect(&c->req->conf, c->valid_links, err) : 0;
+	return c->req->conf.mac_spoof_check ? spoof_collect(&c->req->conf, c, err) : 0;
 }
 
 typedef int step_fn(struct collection *c, struct err *err);
@@ -178,14 +245,14 @@ int verb_gc(const struct request *req, struct err *err)
 	};
 	auto_(json_decref) json_t *valid = json_object();
 	auto_(json_decref) json_t *valid_links = json_object();
-	auto_(json_decref) json_t *stale = json_array();
-	auto_(json_decref) json_t *stale_links = json_array();
+	auto_(json_decref) json_t *stale = json_object();
+	auto_(json_decref) json_t *links = json_array();
 	auto_(netlink_close) struct netlink *nl = NULL;
-	struct collection c = { req, NULL, valid, valid_links, stale, stale_links, err };
+	struct collection c = { req, NULL, valid, valid_links, stale, links };
 	struct err later = ERR_INIT;
 	int first;
 
-	if (!valid || !valid_links || !stale || !stale_links)
+	if (!valid || !valid_links || !stale || !links)
 		return err_set(err, CNI_IO_FAILURE, "out of memory");
 	first = note_all_valid(&c, err);
 	if (first)

@@ -177,11 +177,16 @@ static void tell_agent(const struct verb *verb, const struct netconf *conf, int 
 		podlog_append(conf->state_dir, &entry);
 }
 
-static int run(const struct verb *verb, const struct buf *input, struct answer *answer,
-	       struct err *err)
+static int run(const struct verb *verb, const struct buf *input, int64_t started_ns,
+	       struct answer *answer, struct err *err)
 {
-	struct request req = { .netns = "", .text = input->data, .text_len = input->len };
-	int64_t started_ns = clock_ns();
+	struct request req = {
+		.netns = "",
+		.started_ns = started_ns,
+		.text = input->data,
+		.text_len = input->len,
+	};
+	int64_t began_ns = clock_ns();
 	/* The configuration first: errors are told in its version. */
 	int r = netconf_parse(input->data, input->len, &req.conf, &answer->version, err);
 
@@ -194,7 +199,7 @@ static int run(const struct verb *verb, const struct buf *input, struct answer *
 			    cni_version_names[req.conf.version]);
 	if (r == 0)
 		r = verb->run(&req, err);
-	tell_agent(verb, &req.conf, r, started_ns);
+	tell_agent(verb, &req.conf, r, began_ns);
 	netconf_done(&req.conf);
 	return r;
 }
@@ -214,6 +219,7 @@ static int print_usage(const struct answer *answer)
 
 int main(void)
 {
+	int64_t started_ns = clock_real_ns();
 	struct answer answer = { environment_get("CNI_COMMAND"), CNI_VERSIONS - 1, "" };
 	auto_buf struct buf input = BUF_INIT;
 	const struct verb *verb = NULL;
@@ -236,6 +242,6 @@ int main(void)
 		r = err_set(&err, CNI_INVALID_ENVIRONMENT, "CNI_COMMAND '%.32s' is not known",
 			    answer.command);
 	else
-		r = run(verb, &input, &answer, &err);
+		r = run(verb, &input, started_ns, &answer, &err);
 	return r ? print_error(&answer, r, &err) : EXIT_SUCCESS;
 }

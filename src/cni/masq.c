@@ -210,12 +210,9 @@ static int remove_all(struct netlink *nl, struct pod_search *search, struct err 
 }
 
 /* The addresses are known, and nobody else has them: there is nothing to be searched. */
-static int remove_held(struct netlink *nl, const struct netconf *conf,
-		       const struct ipam_owner *owner, struct err *err)
+static int remove_held(struct netlink *nl, const struct addr *held, int n, struct err *err)
 {
-	struct addr held[IPAM_SETS_MAX];
-	int n = ipam_lookup(&conf->ipam.pool, owner, held, err);
-	int r = n < 0 && n != -ENOENT ? n : 0;
+	int r = 0;
 
 	for (int i = 0; i < n && r == 0; i++)
 		r = delete_address(nl, &held[i], err);
@@ -227,16 +224,22 @@ int masq_remove(struct netlink *nl, const struct netconf *conf, const struct ipa
 {
 	char comment[POD_COMMENT_MAX];
 	struct pod_search search = { .comment = comment };
+	struct addr held[IPAM_SETS_MAX];
+	int n = -ENOENT;
 
 	if (conf->ipam.kind == NETCONF_IPAM_OWN)
-		return remove_held(nl, conf, owner, err);
+		n = ipam_lookup(&conf->ipam.pool, owner, held, err);
+	if (n != -ENOENT)
+		return n < 0 ? err_wrap(err, CNI_KERNEL_REFUSED, "'ipMasq'")
+			     : remove_held(nl, held, n, err);
+	/* Another plugin's, or taken back (ipam_condemn()) before its rule was made. */
 	pod_comment(conf, owner, comment);
 	return remove_all(nl, &search, err);
 }
 
-int masq_collect(const struct netconf *conf, const json_t *valid_links, struct err *err)
+int masq_collect(const struct netconf *conf, struct collection *gc, struct err *err)
 {
-	struct pod_search search = { .network = conf->name, .valid = valid_links };
+	struct pod_search search = { .network = conf->name, .gc = gc };
 	auto_(netlink_close) struct netlink *nl = NULL;
 
 	if (nft_open(&nl, err) < 0)

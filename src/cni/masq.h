@@ -22,7 +22,7 @@
 #ifndef POPLIN_CNI_MASQ_H
 #define POPLIN_CNI_MASQ_H
 
-#include "cni.h"
+#include "gc.h"
 
 /* 0 or a code. */
 int masq_add(const struct netconf *conf, const struct ipam_owner *owner, const struct given *given,
@@ -30,7 +30,7 @@ int masq_add(const struct netconf *conf, const struct ipam_owner *owner, const s
 /* Removes whatever the attachment has, before its addresses go; nothing is fine. nl: nft_open(). */
 int masq_remove(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,
 		struct err *err);
-/* Removes what the network has of attachments whose link's name is not in this set. 0 or a code. */
-int masq_collect(const struct netconf *conf, const json_t *valid_links, struct err *err);
+/* Removes what the network has of attachments that do not stay. 0 or a code. */
+int masq_collect(const struct netconf *conf, struct collection *gc, struct err *err);
 
 #endif

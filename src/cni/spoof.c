@@ -194,9 +194,9 @@ int spoof_check(const struct netconf *conf, const struct ipam_owner *owner, stru
 	return r < 0 ? err_wrap(err, CNI_KERNEL_REFUSED, "'macspoofchk'") : 0;
 }
 
-int spoof_collect(const struct netconf *conf, const json_t *valid_links, struct err *err)
+int spoof_collect(const struct netconf *conf, struct collection *gc, struct err *err)
 {
-	struct pod_search search = { .network = conf->name, .valid = valid_links };
+	struct pod_search search = { .network = conf->name, .gc = gc };
 	auto_(netlink_close) struct netlink *nl = NULL;
 	int r = nft_open(&nl, err);
 

@@ -18,7 +18,7 @@
 #ifndef POPLIN_CNI_SPOOF_H
 #define POPLIN_CNI_SPOOF_H
 
-#include "cni.h"
+#include "gc.h"
 
 /* Before the link is there, so that not one frame comes by. 0 or a code. */
 int spoof_add(const struct netconf *conf, const struct ipam_owner *owner,
@@ -28,7 +28,7 @@ int spoof_remove(struct netlink *nl, const struct netconf *conf, const struct ip
 		 struct err *err);
 /* Whether the kernel has what spoof_add() made. 0 or a code. */
 int spoof_check(const struct netconf *conf, const struct ipam_owner *owner, struct err *err);
-/* Removes what the network has of attachments whose link's name is not in this set. 0 or a code. */
-int spoof_collect(const struct netconf *conf, const json_t *valid_links, struct err *err);
+/* Removes what the network has of attachments that do not stay. 0 or a code. */
+int spoof_collect(const struct netconf *conf, struct collection *gc, struct err *err);
 
 #endif

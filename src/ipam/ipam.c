@@ -146,55 +146,6 @@ int ipam_release_orphans(const char *dir, struct err *err)
 	return r < 0 ? err_errno(err, r, "%s/addresses: list", dir) : n;
 }
 
-/* 1: it went; 0: a link came up meanwhile, and all is as before. */
-static int collect(const struct ledger *l, const char *name, const struct ipam_owner *owner,
-		   bool (*is_gone)(const struct ipam_owner *owner, void *arg), void *arg)
-{
-	struct addr named[IPAM_SETS_MAX];
-	char list[LIST_MAX], text[ADDR_TEXT_MAX], holder[OWNER_MAX];
-	int n = ledger_read_attachment(l, name, named);
-	int r = ledger_read_link(l->attachments, name, list, sizeof(list));
-
-	if (r == 0)
-		r = ledger_remove_link(l->attachments, name);
-	if (r < 0)
-		return r;
-	if (!is_gone(owner, arg))
-		return symlinkat(list, l->attachments, name) < 0 ? -errno : 0;
-	for (int i = 0; i < n && r == 0; i++)
-		if (ledger_holder(l, &named[i], holder) && strcmp(holder, name) == 0)
-			r = ledger_remove_link(l->addresses, addr_format(&named[i], text));
-	return r < 0 ? r : 1;
-}
-
-/* Not the inode alone: that of a file that went is soon another's, on a disk. */
-static uint64_t number_of(const struct stat *st)
-{
-	return (uint64_t)st->st_ino ^
-	       ((uint64_t)st->st_ctim.tv_sec << 30 ^ (uint64_t)st->st_ctim.tv_nsec) << 2;
-}
-
-int ipam_collect(const char *dir, const struct ipam_owner *owner, uint64_t number,
-		 bool (*is_gone)(const struct ipam_owner *owner, void *arg), void *arg,
-		 struct err *err)
-{
-	auto_ledger struct ledger l = LEDGER_INIT;
-	char name[OWNER_MAX];
-	struct stat st;
-	int r = ledger_owner_name(owner, name, err);
-
-	if (r == 0)
-		r = ledger_open_to_change(&l, dir, err);
-	if (r < 0)
-		return r;
-	/* A DEL came first, and maybe another ADD. */
-	if (fstatat(l.attachments, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    number_of(&st) != number || !is_gone(owner, arg))
-		return 0;
-	r = collect(&l, name, owner, is_gone, arg);
-	return r < 0 ? err_errno(err, r, "%s: release the addresses of %s", dir, name) : r;
-}
-
 /* -- allocate ----------------------------------------------------------------------- */
 
 /* What one set gives: the range and the address, and its place for the search, if it has one. */
@@ -460,29 +411,6 @@ int ipam_has_free(const struct ipam_pool *pool, struct err *err)
 			return refuse_exhausted(held, pool, set, err);
 	}
 	return 0;
-}
-
-bool ipam_holds(const struct ipam_pool *pool, const struct ipam_owner *owner)
-{
-	char name[OWNER_MAX], path[PATH_MAX], byte;
-
-	return ledger_owner_name(owner, name, NULL) == 0 &&
-	       snprintf(path, sizeof(path), "%s/attachments/%s", pool->dir, name) <
-		       (int)sizeof(path) &&
-	       readlink(path, &byte, 1) == 1;
-}
-
-bool ipam_attachment(const char *dir, const struct ipam_owner *owner, uint64_t *ret)
-{
-	char name[OWNER_MAX], path[PATH_MAX];
-	struct stat st;
-
-	if (ledger_owner_name(owner, name, NULL) < 0 ||
-	    snprintf(path, sizeof(path), "%s/attachments/%s", dir, name) >= (int)sizeof(path) ||
-	    lstat(path, &st) < 0)
-		return false;
-	*ret = number_of(&st);
-	return true;
 }
 
 /* A container id has no colon, so the first one ends it. */

@@ -66,6 +66,20 @@ int ledger_open_reservations(struct ledger *l, const char *dir)
 	return dir[0] ? open_if_there(AT_FDCWD, dir, &l->reservations) : 0;
 }
 
+static int lock(const struct ledger *l, const char *dir, struct err *err)
+{
+	while (flock(l->dir, LOCK_EX) < 0)
+		if (errno != EINTR)
+			return err_errno(err, -errno, "%s: lock", dir);
+	return 0;
+}
+
+int ledger_lock(struct ledger *l, const char *dir, struct err *err)
+{
+	l->dir = open_folder(AT_FDCWD, dir);
+	return l->dir < 0 ? err_errno(err, l->dir, "%s: open", dir) : lock(l, dir, err);
+}
+
 int ledger_open_to_change(struct ledger *l, const char *dir, struct err *err)
 {
 	static const char *const folders[] = { "attachments", "addresses", "maps" };
@@ -89,9 +103,9 @@ int ledger_open_to_change(struct ledger *l, const char *dir, struct err *err)
 	}
 	if (r < 0)
 		return err_errno(err, r, "%s: open", dir);
-	while (flock(l->dir, LOCK_EX) < 0)
-		if (errno != EINTR)
-			return err_errno(err, -errno, "%s: lock", dir);
+	r = lock(l, dir, err);
+	if (r < 0)
+		return r;
 	r = boot_begin(l);
 	return r < 0 ? err_errno(err, r, "%s: clear what another boot left", dir) : 0;
 }

@@ -25,6 +25,8 @@ void ledger_close(struct ledger *l);
 int ledger_open(struct ledger *l, const char *dir);
 /* Makes what is missing of DIR and locks it. */
 int ledger_open_to_change(struct ledger *l, const char *dir, struct err *err);
+/* Opens DIR alone, and locks it. */
+int ledger_lock(struct ledger *l, const char *dir, struct err *err);
 int ledger_open_reservations(struct ledger *l, const char *dir); /* a missing one is fine */
 
 int ledger_owner_name(const struct ipam_owner *owner, char ret[static OWNER_MAX], struct err *err);

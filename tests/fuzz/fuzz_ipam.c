@@ -179,13 +179,14 @@ static void release(struct state *s, unsigned who)
 	const struct ipam_owner owner = owner_of(who);
 	struct addr found[IPAM_SETS_MAX];
 	struct err err = ERR_INIT;
+	uint64_t number;
 	int r = ipam_release(&s->pool, &owner, &err);
 
 	MUST(r == 0 || err.text[0]);
 	MUST(r == 0 || !s->given[who]);
 	if (r == 0)
 		MUST(ipam_lookup(&s->pool, &owner, found, NULL) == -ENOENT &&
-		     !ipam_holds(&s->pool, &owner));
+		     !ipam_attachment(s->pool.dir, &owner, &number));
 	s->given[who] = false;
 }
 

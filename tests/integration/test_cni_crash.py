@@ -9,84 +9,27 @@ import collections
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from cnilib import PLUGIN, Node, ip, pod_links
+from cnilib import PLUGIN, Node, pod_links
 from cluster import wait_for
-from machine import is_root
+from tracer import KILLS, UNSANITIZED, record, traced
 
-pytestmark = [
-    pytest.mark.skipif(not is_root(), reason="needs root"),
-    pytest.mark.skipif(not PLUGIN.exists(), reason=f"{PLUGIN} is not built"),
-    pytest.mark.skipif(PLUGIN.exists() and any(name in PLUGIN.read_bytes()
-                                               for name in (b"__asan_", b"__tsan_")),
-                       reason="a sanitizer has system calls of its own (stage gcc runs this)"),
-]
-KILLS = int(os.environ.get("POPLIN_KILLS", "100"))
+pytestmark = UNSANITIZED
 CHURN = int(os.environ.get("POPLIN_CHURN", "600"))
 PARALLEL = 64
-
-# What changes the world or asks it: the calls of files and sockets, of processes and namespaces.
-CALLS = ("openat,read,write,close,access,faccessat2,newfstatat,fstatfs,ioctl,mkdir,mkdirat,"
-         "readlinkat,symlinkat,linkat,unlinkat,unlink,renameat,renameat2,rename,flock,pread64,"
-         "pwrite64,ftruncate,fallocate,getdents64,mmap,socket,setsockopt,bind,getsockname,connect,"
-         "sendto,sendmsg,recvmsg,recvfrom,poll,ppoll,setns,pipe2,clone,clone3,fork,vfork,wait4,"
-         "exit_group").split(",")
-STRACE = ["strace", "-qq", "-f", "-e", "signal=none"]
-
 
 @pytest.fixture
 def node():
     with Node() as made:
         yield made
-
-
-def traced(node, arguments, command, pod, container="victim"):
-    """Runs the plugin under strace; (exit status or signal, standard output, the trace)."""
-    with tempfile.NamedTemporaryFile("r") as trace, tempfile.TemporaryFile() as stdin:
-        stdin.write(json.dumps(node.config()).encode())
-        stdin.seek(0)
-        env = {"CNI_COMMAND": command, "CNI_CONTAINERID": container,
-               "CNI_IFNAME": "eth0", "CNI_NETNS": pod.path}
-        argv = ["/usr/bin/nsenter", f"--net={node.netns.path}", *STRACE, "-o", trace.name]
-        for name, value in env.items():
-            argv += ["-E", f"{name}={value}"]
-        done = subprocess.run([*argv, *arguments, str(PLUGIN)], check=False, stdin=stdin, timeout=60,
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        return done.returncode, done.stdout.decode(), trace.read()
-
-
-def calls_of(trace):
-    """[(name, how many of that name before it)] of the plugin itself, in order."""
-    seen, calls, first = collections.Counter(), [], None
-    for line in trace.splitlines():
-        found = re.match(r"(\d+) +(\w+)\(", line)
-        if not found or "resumed>" in line:
-            continue
-        first = first or found[1]
-        if found[1] != first:
-            continue  # of the child
-        seen[found[2]] += 1
-        calls.append((found[2], seen[found[2]]))
-    # What went before main() is the C library's; it starts with the configuration.
-    start = next((i for i, call in enumerate(calls) if call == ("read", 1)), 0)
-    return calls[max(start - 1, 0):]
-
-
-def record(node, command, pod):
-    """The calls of an undisturbed run."""
-    code, out, trace = traced(node, ["-e", "trace=" + ",".join(f"?{c}" for c in CALLS)], command, pod)
-    assert code == 0, (code, out)
-    return calls_of(trace)
 
 
 def assert_cleared(node, pod):

@@ -6,7 +6,10 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include "poplin/base/clock.h"
 
 /* -- what is given ----------------------------------------------------------------- */
 
@@ -182,6 +185,48 @@ static void test_owner(void **state)
 	assert_int_equal(ipam_lookup(&pool, &second, held, NULL), 1);
 }
 
+static void set_time(const struct fixture *f, const char *name, int64_t seconds)
+{
+	const struct timespec times[] = { { .tv_sec = seconds }, { .tv_sec = seconds } };
+	char path[256];
+
+	(void)snprintf(path, sizeof(path), "%s/attachments/%s", f->dir, name);
+	assert_int_equal(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW), 0);
+}
+
+/* Which of an ADD and a GC of the same time comes first: the other one learns of it. */
+static void test_taken_back_or_confirmed(void **state)
+{
+	const struct fixture *f = *state;
+	const struct ipam_owner pod = { .container = "pod", .interface = "eth0" };
+	char text[ADDR_TEXT_MAX];
+	struct err err = ERR_INIT;
+	int64_t now;
+
+	assert_int_equal(ipam_confirm(f->dir, &pod, &err), -ENOENT);
+	assert_int_equal(ipam_condemn(f->dir, &pod, clock_real_ns(), &err), 0);
+	/* Begun before the GC, and not at its end yet. */
+	assert_int_equal(allocate(f, "10.2.1.0/24", NULL, "pod", text, &err), 0);
+	set_time(f, "pod:eth0", clock_real_ns() / NS_PER_S - 5);
+	assert_int_equal(ipam_condemn(f->dir, &pod, clock_real_ns(), &err), 1);
+	assert_int_equal(ipam_condemn(f->dir, &pod, 1, &err), 1);
+	assert_int_equal(ipam_confirm(f->dir, &pod, &err), -ENOENT);
+	assert_non_null(strstr(err.text, "a GC takes it back"));
+	assert_int_equal(lookup(f, "pod", &(struct addr){ 0 }), 1);
+	release(f, "pod");
+	/* Confirmed after the GC began, whenever it began itself; and before. */
+	assert_int_equal(allocate(f, "10.2.1.0/24", NULL, "pod", text, &err), 0);
+	set_time(f, "pod:eth0", clock_real_ns() / NS_PER_S - 5);
+	now = clock_real_ns();
+	assert_int_equal(ipam_confirm(f->dir, &pod, &err), 0);
+	assert_int_equal(ipam_condemn(f->dir, &pod, now, &err), 0);
+	assert_int_equal(ipam_confirm(f->dir, &pod, &err), 0);
+	assert_int_equal(ipam_condemn(f->dir, &pod, clock_real_ns() + 1, &err), 1);
+	/* Made under a clock that was ahead. */
+	set_time(f, "pod:eth0", clock_real_ns() / NS_PER_S + 86400);
+	assert_int_equal(ipam_condemn(f->dir, &pod, now, &err), 1);
+}
+
 static void test_release_of_nothing(void **state)
 {
 	const struct fixture *f = *state;
@@ -218,9 +263,16 @@ static void test_bad_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_range),     TEST(test_full),	     TEST(test_next_fit),
-		TEST(test_bad_map),   TEST(test_old_layout), TEST(test_ipv6),
-		TEST(test_wanted),    TEST(test_owner),	     TEST(test_release_of_nothing),
+		TEST(test_range),
+		TEST(test_full),
+		TEST(test_next_fit),
+		TEST(test_bad_map),
+		TEST(test_old_layout),
+		TEST(test_ipv6),
+		TEST(test_wanted),
+		TEST(test_owner),
+		TEST(test_taken_back_or_confirmed),
+		TEST(test_release_of_nothing),
 		TEST(test_bad_names),
 	};
 

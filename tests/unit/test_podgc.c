@@ -4,6 +4,7 @@
 
 #include "agent/podgc.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <string.h>
 #include <unistd.h>
@@ -62,7 +63,9 @@ static bool holds(const char *container)
 {
 	const struct ipam_owner owner = owner_of(container);
 
-	return ipam_holds(&t.pool, &owner);
+	uint64_t number;
+
+	return ipam_attachment(t.pool.dir, &owner, &number);
 }
 
 static void make_link(const char *container)
@@ -128,28 +131,34 @@ static void test_the_time_begins_anew(void **state)
 	assert_false(holds("pod"));
 }
 
-static unsigned looks;
-
-/* An ADD that makes its link between the two looks. */
-static bool comes_up(const struct ipam_owner *owner, void *arg)
+static bool says_yes(const struct ipam_owner *owner, void *arg)
 {
-	return looks++ == 0;
+	return true;
 }
 
-static void test_a_link_that_comes_up_meanwhile(void **state)
+static bool says_no(const struct ipam_owner *owner, void *arg)
 {
-	const struct ipam_owner owner = owner_of("pod");
-	struct addr held[IPAM_SETS_MAX];
-	uint64_t number;
+	return false;
+}
+
+/* It would make its link for an address that another pod has by then. */
+static void test_a_collected_add_is_not_confirmed(void **state)
+{
+	const struct ipam_owner owner = owner_of("pod"), other = owner_of("other");
+	const char *dir = t.pool.dir;
+	uint64_t number, confirmed;
 
 	take("pod");
-	assert_true(ipam_attachment(t.pool.dir, &owner, &number));
-	looks = 0;
-	assert_int_equal(ipam_collect(t.pool.dir, &owner, number, comes_up, NULL, NULL), 0);
-	assert_int_equal(looks, 2);
-	assert_int_equal(ipam_lookup(&t.pool, &owner, held, NULL), 1);
-	assert_int_equal(ipam_collect(t.pool.dir, &owner, number + 1000000, comes_up, NULL, NULL),
-			 0);
+	take("other");
+	assert_int_equal(ipam_confirm(dir, &other, NULL), 0);
+	assert_true(ipam_attachment(dir, &other, &confirmed));
+	assert_int_equal(ipam_collect(dir, &other, confirmed, says_no, NULL, NULL), 0);
+	assert_int_equal(ipam_collect(dir, &other, confirmed + 1000000, says_yes, NULL, NULL), 0);
+	assert_true(holds("other"));
+	assert_true(ipam_attachment(dir, &owner, &number));
+	assert_int_equal(ipam_collect(dir, &owner, number, says_yes, NULL, NULL), 1);
+	assert_false(holds("pod"));
+	assert_int_equal(ipam_confirm(dir, &owner, NULL), -ENOENT);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -159,7 +168,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_released_after_a_while),
 		TEST(test_the_time_begins_anew),
-		TEST(test_a_link_that_comes_up_meanwhile),
+		TEST(test_a_collected_add_is_not_confirmed),
 	};
 
 	/* 77 is automake's number of a test that was skipped. */

@@ -110,10 +110,20 @@ int ipam_release(const struct ipam_pool *pool, const struct ipam_owner *owner, s
  */
 int ipam_release_orphans(const char *dir, struct err *err);
 /*
+ * ADD's last word: the attachment is made, and nobody took it back while it was. -ENOENT: somebody did
+ * (ipam_condemn(), ipam_collect()), and what was made must go.
+ */
+int ipam_confirm(const char *dir, const struct ipam_owner *owner, struct err *err);
+/*
+ * GC's first word: 1, and an ADD that still runs will not be confirmed, if the attachment was made, and
+ * confirmed, before since_ns (CLOCK_REALTIME). 0: it is newer, or there is none: it must be left alone.
+ */
+int ipam_condemn(const char *dir, const struct ipam_owner *owner, int64_t since_ns,
+		 struct err *err);
+/*
  * For the agent: frees what the owner holds if its attachment is still the file of that number
- * (st_ino) and is_gone() says, twice, that its link is missing. The attachment goes in between, so
- * that an ADD which makes its link meanwhile either is seen, or sees by ipam_holds() that it must not
- * go on. Returns whether it was freed.
+ * (ipam_attachment()) and is_gone() says that its link is missing. An ADD that makes the link after
+ * that is not confirmed. Returns whether it was freed.
  */
 int ipam_collect(const char *dir, const struct ipam_owner *owner, uint64_t number,
 		 bool (*is_gone)(const struct ipam_owner *owner, void *arg), void *arg,
@@ -137,8 +147,6 @@ bool ipam_is_holder(const char *holder, const struct ipam_owner *owner);
 int ipam_is_reserved(const struct ipam_pool *pool, const struct ipam_owner *owner, struct err *err);
 /* 0, or -EADDRNOTAVAIL when a set has no address that is free (text as of ipam_allocate()). */
 int ipam_has_free(const struct ipam_pool *pool, struct err *err);
-/* Whether the owner has an attachment, complete or half made: one system call. */
-bool ipam_holds(const struct ipam_pool *pool, const struct ipam_owner *owner);
 /* The number of the owner's attachment, for ipam_collect(). False: there is none. */
 bool ipam_attachment(const char *dir, const struct ipam_owner *owner, uint64_t *ret);
 /* Calls fn for every address held, in no order; a negative return ends it. */

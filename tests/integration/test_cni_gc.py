@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""GC beside a running ADD, which the specification forbids a runtime: each is stopped at its system
+calls in turn while the other one runs. No ADD that said yes loses anything.
+
+With POPLIN_KILLS=1000 at every call; otherwise at a sample of them.
+"""
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cnilib import Node, pod_links
+from cluster import wait_for
+from tracer import UNSANITIZED, WHOLE, Traced, record, stop_at
+
+pytestmark = UNSANITIZED
+KEYS = {"ipMasq": True, "macspoofchk": True}
+ELEMENTS = 3  # of a pod: its address, its link, its MAC
+
+
+@pytest.fixture
+def node():
+    with Node() as made:
+        made.keys = KEYS
+        yield made
+
+
+def gc_config(node):
+    valid = [{"containerID": "kept", "ifname": "eth0"}]
+    return {**node.config("1.1.0"), "cni.dev/valid-attachments": valid}
+
+
+def sample(calls, number):
+    return calls if WHOLE else calls[::max(len(calls) // number, 1)]
+
+
+def has_ended_or_is_locked_out(process):
+    """In flock(2), as the one that is stopped has the lock."""
+    try:
+        call = Path(f"/proc/{process.pid}/syscall").read_text().split()[0]
+    except (OSError, IndexError):
+        call = ""
+    return process.poll() is not None or call == "73"
+
+
+def start_beside(node, command, conf, **variables):
+    """Runs while another one is stopped, as far as that lets it."""
+    process = node.start(command, conf, **variables)
+    wait_for(lambda: has_ended_or_is_locked_out(process), f"{command} to end, or to wait", 60)
+    return process
+
+
+def end(process):
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out.decode(), err.decode()
+
+
+def assert_whole(node, pod, result):
+    """The pod has what its ADD told of."""
+    address = result["ips"][0]["address"].split("/")[0]
+    assert node.held()[address] == "victim:eth0"
+    assert pod_links(pod) == ["eth0"]
+    answer = node.run("CHECK", node.config(prevResult=result), CONTAINERID="victim", IFNAME="eth0",
+                      NETNS=pod.path)
+    assert answer.code == 0, answer
+    assert len(node.elements()) == 2 * ELEMENTS, node.elements()
+
+
+def assert_only_kept(node, pod):
+    assert set(node.held().values()) == set(node.attachments()) == {"kept:eth0"}
+    assert len(node.links()) == 1 and pod_links(pod) == []
+    assert len(node.elements()) == ELEMENTS, node.elements()
+
+
+def before_its_end(calls):
+    """Up to the look that ends an ADD: a GC that begins later knows of the pod, or takes it."""
+    return calls[:max(i for i, call in enumerate(calls) if call[0] == "utimensat")]
+
+
+def test_gc_while_an_add_is_stopped(node):
+    """An ADD that began before the GC and ends after it either says no, or its pod is whole."""
+    pod = node.pod()
+    assert node.add("kept", node.pod()).code == 0
+    calls = before_its_end(record(node, "ADD", pod))
+    assert node.delete("victim").code == 0
+    results = {0: 0, 1: 0}
+    for call in sample(calls, 14):
+        add = Traced(node, stop_at(call), "ADD", pod)
+        wait_for(lambda: add.stopped() or add.has_ended(), f"{call} to come")
+        gc = start_beside(node, "GC", gc_config(node))
+        code, out, _ = add.run_on()
+        assert code in (0, 1), (call, code, out)
+        assert end(gc) == (0, "", ""), call
+        results[code] += 1
+        if code == 0:
+            assert_whole(node, pod, json.loads(out))
+        else:
+            assert json.loads(out)["code"] in (11, 101), (call, out)
+            assert_only_kept(node, pod)
+        assert node.delete("victim").code == 0
+        assert_only_kept(node, pod)
+    assert min(results.values()) > 0, results
+
+
+def test_add_while_a_gc_is_stopped(node):
+    """An ADD of that time says yes, and its pod stays; what was stale goes."""
+    pod, gone = node.pod(), node.pod()
+    assert node.add("kept", node.pod()).code == 0
+    assert node.add("gone", gone).code == 0
+    # From its first read on: by then it knows the time.
+    calls = record(node, "GC", conf=gc_config(node))[1:]
+    assert len(calls) > 50 and len(node.links()) == 1, calls
+    for call in sample(calls, 14):
+        assert node.add("gone", gone).code == 0
+        gc = Traced(node, stop_at(call), "GC", conf=gc_config(node))
+        wait_for(lambda: gc.stopped() or gc.has_ended(), f"{call} to come")
+        add = start_beside(node, "ADD", node.config(), CONTAINERID="victim", IFNAME="eth0",
+                           NETNS=pod.path)
+        code, out, _ = gc.run_on()
+        assert code == 0 and out == "", (call, out)
+        code, out, err = end(add)
+        assert code == 0, (call, out, err)
+        assert_whole(node, pod, json.loads(out))
+        assert node.delete("victim").code == 0
+        assert_only_kept(node, pod)
+
+
+def test_what_an_add_left_that_was_killed_goes_at_once(node):
+    """The GC of a runtime that was started again, a moment later."""
+    pod = node.pod()
+    assert node.add("kept", node.pod()).code == 0
+    add = Traced(node, stop_at(("utimensat", 1)), "ADD", pod)
+    wait_for(lambda: add.stopped(), "the ADD to come to its end")
+    subprocess.run(["kill", "-KILL", *add.stopped()], check=True)
+    assert add.finish()[0] != 0 and len(node.links()) == 2
+    answer = node.run("GC", gc_config(node))
+    assert answer.code == 0, answer
+    assert_only_kept(node, pod)
