@@ -64,14 +64,15 @@ static int make_veth(struct attachment *a, struct err *err)
 		.port = { a->req->conf.hairpin, a->req->conf.port_isolation },
 		.host_group = pod_link_group(a->req->conf.name),
 	};
+	unsigned index;
 	int r;
 
 	veth.mtu = a->host_link.mtu;
 	r = link_veth_create(a->host, &veth, err);
 	/* The address was free, so a link of this name is what a killed ADD left. */
 	if (r == -EEXIST && a->req->conf.ipam.kind == NETCONF_IPAM_OWN &&
-	    pod_link_is_of(a->host, veth.host_name, a->req->conf.name, NULL) > 0 &&
-	    link_delete_name(a->host, veth.host_name, NULL) == 0)
+	    pod_link_is_of(a->host, veth.host_name, a->req->conf.name, &index, NULL) > 0 &&
+	    link_delete(a->host, index, NULL) == 0)
 		r = link_veth_create(a->host, &veth, err);
 	return r < 0 ? CNI_KERNEL_REFUSED : 0;
 }
@@ -134,7 +135,7 @@ static int check_unattached(const struct attachment *a, struct err *err)
 	pod_link_name(req->owner.container, req->owner.interface, name);
 	if (link_index(a->host, name, &index, NULL) < 0)
 		return 0;
-	r = pod_link_is_of(a->host, name, req->conf.name, err);
+	r = pod_link_is_of(a->host, name, req->conf.name, NULL, err);
 	if (r < 0)
 		return r == -ENODEV ? 0 : CNI_KERNEL_REFUSED;
 	if (r > 0 && req->conf.ipam.kind == NETCONF_IPAM_OWN)

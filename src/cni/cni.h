@@ -191,14 +191,15 @@ int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_own
 
 /*
  * Whose the link is: 1 the network's, 0 another's, as two networks give an attachment the same name.
- * -ENODEV: there is none.
+ * ret_index may be NULL. -ENODEV: there is none.
  */
-int pod_link_is_of(struct netlink *nl, const char *name, const char *network, struct err *err);
+int pod_link_is_of(struct netlink *nl, const char *name, const char *network, unsigned *ret_index,
+		   struct err *err);
 /*
  * Removes the host's end of a pod's veth, and so both, and returns as soon as they can carry no
- * packet any more. A child process sees to the rest. -ENODEV: it was gone.
+ * packet any more. A child process sees to the rest. The name is for the error. -ENODEV: it was gone.
  */
-int pod_link_remove(struct netlink *nl, const char *name, struct err *err);
+int pod_link_remove(struct netlink *nl, const char *name, unsigned index, struct err *err);
 
 /*
  * Opens the pod's network namespace. -ENOENT: it is gone. -EINVAL: it is none, or it is the host's.

@@ -29,7 +29,7 @@ struct collection {
 	json_t *valid;	     /* a set: "<container>:<interface>" */
 	json_t *valid_links; /* a set: names of their links */
 	json_t *stale;	     /* a set: "<container>:<interface>" */
-	json_t *links;	     /* a list of names */
+	json_t *links;	     /* all of the network: their indices by name */
 };
 
 static void owner_name(const char *container, const char *interface, char ret[static 512])
@@ -195,26 +195,28 @@ static int note_link(const struct link *link, void *arg)
 	if (link->group != pod_link_group(c->req->conf.name) || strcmp(link->kind, "veth") != 0 ||
 	    strncmp(link->name, POD_LINK_PREFIX, strlen(POD_LINK_PREFIX)) != 0)
 		return 0;
-	return json_array_append_new(c->links, json_string(link->name)) < 0 ? -ENOMEM : 0;
+	return json_object_set_new(c->links, link->name, json_integer(link->index)) < 0 ? -ENOMEM
+											: 0;
 }
 
 static int collect_links(struct collection *c, struct err *err)
 {
 	struct err later = ERR_INIT;
-	const json_t *valid, *item;
+	const json_t *valid;
+	const char *name;
+	json_t *index;
 	int first = 0;
-	size_t i;
 
 	if (link_foreach(c->nl, 0, note_link, c, err) < 0)
 		return CNI_KERNEL_REFUSED;
 	valid = gc_valid_links(c, err);
 	if (!valid)
 		return CNI_IO_FAILURE;
-	json_array_foreach (c->links, i, item) {
-		const char *name = json_string_value(item);
+	json_object_foreach (c->links, name, index) {
 		int r = json_object_get(valid, name)
 				? 0
-				: pod_link_remove(c->nl, name, first ? &later : err);
+				: pod_link_remove(c->nl, name, (unsigned)json_integer_value(index),
+						  first ? &later : err);
 
 		if (r < 0 && r != -ENODEV && !first)
 			first = CNI_KERNEL_REFUSED;
@@ -246,7 +248,7 @@ int verb_gc(const struct request *req, struct err *err)
 	auto_(json_decref) json_t *valid = json_object();
 	auto_(json_decref) json_t *valid_links = json_object();
 	auto_(json_decref) json_t *stale = json_object();
-	auto_(json_decref) json_t *links = json_array();
+	auto_(json_decref) json_t *links = json_object();
 	auto_(netlink_close) struct netlink *nl = NULL;
 	struct collection c = { req, NULL, valid, valid_links, stale, links };
 	struct err later = ERR_INIT;

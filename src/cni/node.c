@@ -41,18 +41,24 @@ int node_ready(const struct netconf *conf, struct err *err)
 	return 0;
 }
 
-int pod_link_is_of(struct netlink *nl, const char *name, const char *network, struct err *err)
+int pod_link_is_of(struct netlink *nl, const char *name, const char *network, unsigned *ret_index,
+		   struct err *err)
 {
 	struct link link;
 	int r = link_get(nl, name, &link, err);
 
-	return r < 0 ? r : link.group == pod_link_group(network);
+	if (r < 0)
+		return r;
+	if (ret_index)
+		*ret_index = link.index;
+	return link.group == pod_link_group(network);
 }
 
 int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_owner *owner,
 	   struct err *err)
 {
 	auto_(netlink_close) struct netlink *nft = NULL;
+	unsigned index;
 	char name[16];
 	bool foreign;
 	int r;
@@ -65,10 +71,10 @@ int detach(struct netlink *nl, const struct netconf *conf, const struct ipam_own
 	if ((conf->ip_masq || conf->mac_spoof_check) && nft_open(&nft, err) < 0)
 		return CNI_KERNEL_REFUSED;
 	pod_link_name(owner->container, owner->interface, name);
-	r = pod_link_is_of(nl, name, conf->name, err);
+	r = pod_link_is_of(nl, name, conf->name, &index, err);
 	foreign = r == 0;
 	if (r > 0)
-		r = pod_link_remove(nl, name, err);
+		r = pod_link_remove(nl, name, index, err);
 	/* Gone with the pod's namespace, or never made. */
 	if (r < 0 && r != -ENODEV)
 		return CNI_KERNEL_REFUSED;

@@ -16,6 +16,9 @@
  * and neighbours (NETDEV_UNREGISTER); only then comes RTM_DELLINK (rtmsg_ifinfo_send). A mere look
  * whether the name is gone would be too early, by the grace period.
  *
+ * The request names the link by its index, which no other link ever has: a child that was stopped for
+ * long, until its parent gave up, must not remove what a later ADD made under the same name.
+ *
  * Who dies when: the request is carried out in whole once it was sent, whatever signal the child
  * gets meanwhile. A child that died before it sent leaves a pipe without an answer, and the parent
  * does the work itself. A parent that died leaves the address held, for the DEL that comes again.
@@ -41,7 +44,7 @@
 #define WAIT_NS (10 * NS_PER_S)
 
 struct removal {
-	const char *name;
+	unsigned index;
 	struct netlink *nl;
 	struct netlink_monitor *monitor;
 	int answer; /* the child's result comes here; end of file: it died */
@@ -56,7 +59,7 @@ static void request_removal(const struct removal *r, int answer)
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 		(void)close(fd);
 	(void)close(r->answer);
-	result = link_delete_name(r->nl, r->name, NULL);
+	result = link_delete(r->nl, r->index, NULL);
 	(void)!write(answer, &result, sizeof(result));
 	_exit(0);
 }
@@ -83,8 +86,7 @@ static int look_at(const struct nlmsghdr *msg, void *arg)
 	struct removal *r = arg;
 	struct link link;
 
-	if (msg->nlmsg_type == RTM_DELLINK && link_parse(msg, &link) == 0 &&
-	    strcmp(link.name, r->name) == 0)
+	if (msg->nlmsg_type == RTM_DELLINK && link_parse(msg, &link) == 0 && link.index == r->index)
 		r->gone = true;
 	return 0;
 }
@@ -124,11 +126,11 @@ static int wait_for_it(struct removal *r)
 	}
 }
 
-int pod_link_remove(struct netlink *nl, const char *name, struct err *err)
+int pod_link_remove(struct netlink *nl, const char *name, unsigned index, struct err *err)
 {
 	static const unsigned groups[] = { RTNLGRP_LINK, 0 };
 	auto_(netlink_monitor_close) struct netlink_monitor *monitor = NULL;
-	struct removal removal = { .name = name, .nl = nl, .answer = -1 };
+	struct removal removal = { .index = index, .nl = nl, .answer = -1 };
 	int r = netlink_monitor_open(&monitor, groups, err);
 
 	removal.monitor = monitor;
@@ -138,6 +140,6 @@ int pod_link_remove(struct netlink *nl, const char *name, struct err *err)
 	r = r < 0 ? -ECHILD : wait_for_it(&removal);
 	mem_close_cleanup(&removal.answer);
 	if (r == -ECHILD)
-		return link_delete_name(nl, name, err);
+		return link_delete(nl, index, err);
 	return r < 0 ? err_errno(err, r, "delete link %s", name) : 0;
 }

@@ -19,7 +19,10 @@ void ledger_close(struct ledger *l)
 	mem_close_cleanup(&l->reservations);
 	mem_close_cleanup(&l->attachments);
 	mem_close_cleanup(&l->addresses);
-	mem_close_cleanup(&l->dir); /* last: the lock hangs on it */
+	/* Whatever becomes of the descriptor: this process may want the lock again. */
+	if (l->locked)
+		(void)flock(l->dir, LOCK_UN);
+	mem_close_cleanup(&l->dir);
 }
 
 static int open_folder(int at, const char *name)
@@ -66,11 +69,12 @@ int ledger_open_reservations(struct ledger *l, const char *dir)
 	return dir[0] ? open_if_there(AT_FDCWD, dir, &l->reservations) : 0;
 }
 
-static int lock(const struct ledger *l, const char *dir, struct err *err)
+static int lock(struct ledger *l, const char *dir, struct err *err)
 {
 	while (flock(l->dir, LOCK_EX) < 0)
 		if (errno != EINTR)
 			return err_errno(err, -errno, "%s: lock", dir);
+	l->locked = true;
 	return 0;
 }
 

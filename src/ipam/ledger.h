@@ -15,6 +15,7 @@
 struct ledger {
 	int dir, attachments, addresses;
 	int reservations; /* the plugin host-local's (hostlocal.h) */
+	bool locked;
 };
 #define LEDGER_INIT                                                                                \
 	((struct ledger){ .dir = -1, .attachments = -1, .addresses = -1, .reservations = -1 })

@@ -134,20 +134,6 @@ def test_each_answer_of_the_kernel_is_a_refusal(node):
     node.netns.ip("link", "delete", node.bridge)
 
 
-def test_the_child_of_a_del_dies(node):
-    """Killed before it asked the kernel: the parent removes the link itself, and then the address."""
-    pod = node.pod()
-    assert node.add("victim", pod).code == 0
-    for name in "close", "sendto":
-        # -f counts the calls of each process by itself: the child's first send is its only one.
-        code, out, trace = traced(node, ["-e", "trace=?sendto,?close,?clone,?fork,?vfork", "-e",
-                                         f"inject={name}:signal=KILL:when=1"], "DEL", pod)
-        assert code in (0, -signal.SIGKILL, 128 + signal.SIGKILL, 1), (code, out, trace)
-        assert_cleared(node, pod)
-        assert node.add("victim", pod).code == 0
-    assert_cleared(node, pod)
-
-
 def test_an_address_is_freed_after_its_link(node):
     """The kernel's word that the link is unregistered comes first, whoever gets it."""
     pod = node.pod()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The CNI plugin under strace: its system calls, and what strace does to one of them."""
 import collections
+import contextlib
 import json
 import os
 import re
@@ -51,7 +52,7 @@ class Traced:
             stdin.seek(0)
             self.process = subprocess.Popen([*argv, *arguments, str(PLUGIN)], stdin=stdin,
                                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        self._continued = 0
+        self._continued = collections.Counter()
 
     @property
     def trace(self):
@@ -68,19 +69,22 @@ class Traced:
 
     def stopped(self):
         """The processes that a signal stopped and nobody continued."""
-        return re.findall(r"^(\d+) +--- stopped by SIGSTOP", self.trace, re.M)[self._continued:]
+        stops = collections.Counter(re.findall(r"^(\d+) +--- stopped by SIGSTOP", self.trace, re.M))
+        return list(stops - self._continued)
 
     def has_ended(self):
         return self.process.poll() is not None
 
+    def go_on(self, *pids):
+        for pid in pids:
+            self._continued[pid] += 1
+            with contextlib.suppress(ProcessLookupError):  # it was killed
+                os.kill(int(pid), signal.SIGCONT)
+
     def run_on(self):
         """Continues whatever stops, to the end."""
-        def all_continued():
-            for pid in self.stopped():
-                os.kill(int(pid), signal.SIGCONT)
-                self._continued += 1
-            return self.has_ended()
-        wait_for(all_continued, lambda: f"the end of what was stopped: {self.trace}", 60)
+        wait_for(lambda: self.go_on(*self.stopped()) or self.has_ended(),
+                 lambda: f"the end of what was stopped: {self.trace}", 60)
         return self.finish()
 
 
