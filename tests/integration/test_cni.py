@@ -130,7 +130,7 @@ def test_a_pods_life(node, version):
     assert pod_links(pod) == ["eth0"]
     (lo,) = pod.ip("-json", "link", "show", "lo")
     assert "UP" in lo["flags"]
-    subprocess.run(["ip", "netns", "exec", pod.name, "ping", "-qc1", "-W2", node.gateway],
+    subprocess.run(["ip", "netns", "exec", pod.name, "ping", "-qc1", "-W30", node.gateway],
                    check=True, stdout=subprocess.DEVNULL)
 
     check = node.run("CHECK", node.config(version, prevResult=result), CONTAINERID="c1",
@@ -157,7 +157,7 @@ def test_ipv6():
         (default,) = pod.ip("-json", "-6", "route", "show", "default")
         assert (default["gateway"], default["dev"]) == (node.gateway, "eth0")
         # At once: no time is lost on the detection of duplicates.
-        subprocess.run(["ip", "netns", "exec", pod.name, "ping", "-qc1", "-W2", node.gateway],
+        subprocess.run(["ip", "netns", "exec", pod.name, "ping", "-qc1", "-W30", node.gateway],
                        check=True, stdout=subprocess.DEVNULL)
         assert_silent(node.run("CHECK", node.config("0.4.0", prevResult=result),
                                CONTAINERID="c1", IFNAME="eth0", NETNS=pod.path))
@@ -540,7 +540,7 @@ def test_200_pods(node):
             assert process.returncode == 0, (name, stdout, stderr)
     assert len(node.held()) == len(node.attachments()) == len(node.links()) == 200
     for name in names[::20]:
-        subprocess.run(["ip", "netns", "exec", pods[name].name, "ping", "-qc1", "-W2",
+        subprocess.run(["ip", "netns", "exec", pods[name].name, "ping", "-qc1", "-W30",
                         node.gateway], check=True, stdout=subprocess.DEVNULL)
     for first in range(0, len(names), 10):
         started = [node.start("DEL", node.config(), CONTAINERID=name, IFNAME="eth0")
