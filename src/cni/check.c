@@ -99,8 +99,11 @@ static int check_holders(const struct request *req, const struct given *given, s
 
 	for (unsigned i = 0; i < given->naddresses; i++) {
 		const struct addr *a = &given->addresses[i].address.addr;
+		int r = ipam_holder(pool, a, holder, err);
 
-		if (ipam_holder(pool, a, holder) && !ipam_is_holder(holder, &req->owner))
+		if (r < 0)
+			return CNI_IO_FAILURE;
+		if (r > 0 && !ipam_is_holder(holder, &req->owner))
 			return err_set(err, CNI_NOT_AS_EXPECTED, "address %s is held by %s",
 				       addr_format(a, text), holder);
 	}
@@ -117,7 +120,7 @@ static int check_own_ipam(const struct request *req, const struct given *given, 
 		return r;
 	n = ipam_lookup(&req->conf.ipam.pool, &req->owner, held, err);
 	if (n < 0)
-		return CNI_NOT_AS_EXPECTED;
+		return n == -ENOENT ? CNI_NOT_AS_EXPECTED : CNI_IO_FAILURE;
 	for (int i = 0; i < n; i++)
 		if (!is_expected(given, &held[i]))
 			return err_set(err, CNI_NOT_AS_EXPECTED,
@@ -172,24 +175,26 @@ static int check_address(struct netlink *nl, const struct link *link, const stru
 
 /* -- the node's side ------------------------------------------------------------------------- */
 
-/* The plugin `bridge` gave its links random names, which only the previous result tells. */
-static void host_link_name(const struct request *req, char ret[static 16])
+/* The plugin `bridge` gave its links random names, which only the previous result tells. 0 or a code. */
+static int host_link_name(const struct request *req, char ret[static 16], struct err *err)
 {
 	const json_t *previous = netconf_get(req->conf.json, "prevResult"), *interface;
+	int r = ipam_is_reserved(&req->conf.ipam.pool, &req->owner, err);
 	size_t i;
 
 	pod_link_name(req->owner.container, req->owner.interface, ret);
-	if (ipam_is_reserved(&req->conf.ipam.pool, &req->owner, NULL) <= 0)
-		return;
+	if (r <= 0)
+		return r < 0 ? CNI_IO_FAILURE : 0;
 	json_array_foreach (json_object_get(previous, "interfaces"), i, interface) {
 		const char *name = json_string_value(json_object_get(interface, "name"));
 		const char *sandbox = json_string_value(json_object_get(interface, "sandbox"));
 
 		if (name && (!sandbox || !sandbox[0]) && strcmp(name, req->conf.bridge) != 0) {
 			strlcpy(ret, name, 16);
-			return;
+			break;
 		}
 	}
+	return 0;
 }
 
 static int check_host(const struct request *req, struct netlink *nl, const struct given *given,
@@ -197,9 +202,10 @@ static int check_host(const struct request *req, struct netlink *nl, const struc
 {
 	struct link bridge, link;
 	char name[16];
-	int r = 0;
+	int r = host_link_name(req, name, err);
 
-	host_link_name(req, name);
+	if (r)
+		return r;
 	if (link_get(nl, req->conf.bridge, &bridge, err) < 0 || link_get(nl, name, &link, err) < 0)
 		return CNI_NOT_AS_EXPECTED;
 	if (link.master != bridge.index)

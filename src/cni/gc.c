@@ -173,9 +173,10 @@ static int collect_addresses(struct collection *c, struct err *err)
 		return delegate_run(c->req, ipam->type, "GC", NULL, err);
 	if (ipam->kind == NETCONF_IPAM_NONE)
 		return 0;
-	if (!gc_valid_links(c, err) ||
-	    ipam_foreach_reserved(&ipam->pool, note_reserved, &looking, err) < 0)
+	if (!gc_valid_links(c, err))
 		return CNI_IO_FAILURE;
+	if (ipam_foreach_reserved(&ipam->pool, note_reserved, &looking, err) < 0)
+		first = CNI_IO_FAILURE;
 	json_object_foreach (c->stale, name, value) {
 		int r = remove_stale(c, name, first ? &later : err);
 

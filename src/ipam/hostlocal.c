@@ -34,42 +34,79 @@ static int read_file(const struct ledger *l, const char *name, char holder[stati
 		       : 0;
 }
 
-bool hostlocal_holder(const struct ledger *l, const struct addr *a, char holder[static OWNER_MAX])
+/* What is in the way of reading says nothing of the file itself. */
+static bool is_unreadable(int r)
+{
+	return r < 0 && r != -ENOENT && r != -EINVAL && r != -EISDIR && r != -ELOOP;
+}
+
+int hostlocal_holder(const struct ledger *l, const struct addr *a, char holder[static OWNER_MAX])
 {
 	char text[ADDR_TEXT_MAX];
 	int r = read_file(l, addr_format(a, text), holder);
 
-	if (r < 0 && r != -ENOENT)
-		strlcpy(holder, "a file that names no pod", OWNER_MAX);
-	return r != -ENOENT;
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		strlcpy(holder,
+			is_unreadable(r) ? "a file that cannot be read"
+					 : "a file that names no pod",
+			OWNER_MAX);
+	return is_unreadable(r) ? r : 1;
 }
 
-int hostlocal_foreach(const struct ledger *l, hostlocal_fn *fn, void *arg)
+static int refuse_unreadable(const struct addr *a, int r, struct err *err)
+{
+	char text[ADDR_TEXT_MAX];
+
+	return err_errno(err, r, "the file %s, as host-local left it", addr_format(a, text));
+}
+
+static int look_at(const struct ledger *l, const char *name, hostlocal_fn *fn, void *arg,
+		   int *unreadable, struct err *err)
+{
+	char holder[OWNER_MAX];
+	struct addr a;
+	int r;
+
+	/* The lock, "last_reserved_ip.0", our own folders. */
+	if (addr_parse(name, &a, NULL) < 0)
+		return 0;
+	r = hostlocal_holder(l, &a, holder);
+	if (r == 0)
+		return 0;
+	if (r < 0 && !*unreadable)
+		*unreadable = refuse_unreadable(&a, r, err);
+	return fn(&a, holder, arg);
+}
+
+static int open_list(const struct ledger *l, DIR **ret, struct err *err)
+{
+	int fd = openat(l->reservations, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
+
+	*ret = fd < 0 ? NULL : fdopendir(fd);
+	if (*ret)
+		return 0;
+	r = err_errno(err, -errno, "open");
+	mem_close_cleanup(&fd);
+	return r;
+}
+
+int hostlocal_foreach(const struct ledger *l, hostlocal_fn *fn, void *arg, struct err *err)
 {
 	const struct dirent *entry;
-	DIR *list;
-	int fd, r = 0;
+	int r = 0, unreadable = 0, next;
+	DIR *list = NULL;
 
-	if (l->reservations < 0)
-		return 0;
-	fd = openat(l->reservations, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	list = fd < 0 ? NULL : fdopendir(fd);
-	if (!list) {
-		r = -errno;
-		mem_close_cleanup(&fd);
+	if (l->reservations >= 0)
+		r = open_list(l, &list, err);
+	if (!list)
 		return r;
-	}
-	while (r == 0 && (r = ledger_next(list, &entry)) > 0) {
-		char holder[OWNER_MAX];
-		struct addr a;
-
-		/* The lock, "last_reserved_ip.0", our own folders. */
-		r = addr_parse(entry->d_name, &a, NULL) == 0 && hostlocal_holder(l, &a, holder)
-			    ? fn(&a, holder, arg)
-			    : 0;
-	}
+	while (r == 0 && (next = ledger_next(list, &entry)) != 0)
+		r = next < 0 ? err_errno(err, next, "list")
+			     : look_at(l, entry->d_name, fn, arg, &unreadable, err);
 	closedir(list);
-	return r;
+	return r ? r : unreadable;
 }
 
 /* -- of one owner ------------------------------------------------------------------- */
@@ -89,6 +126,7 @@ struct search {
 	int n;
 	void (*released)(const struct addr *addr, void *arg);
 	void *arg;
+	struct err *err;
 };
 
 static int note(const struct addr *a, const char *holder, void *arg)
@@ -101,12 +139,14 @@ static int note(const struct addr *a, const char *holder, void *arg)
 }
 
 int hostlocal_lookup(const struct ledger *l, const char *owner,
-		     struct addr ret[static IPAM_SETS_MAX])
+		     struct addr ret[static IPAM_SETS_MAX], struct err *err)
 {
 	struct search s = { .owner = owner, .found = ret };
-	int r = hostlocal_foreach(l, note, &s);
+	int r = hostlocal_foreach(l, note, &s, err);
 
-	return r < 0 ? r : s.n ? s.n : -ENOENT;
+	if (s.n)
+		return s.n;
+	return r < 0 ? r : -ENOENT;
 }
 
 static int remove_file(const struct addr *a, const char *holder, void *arg)
@@ -118,15 +158,19 @@ static int remove_file(const struct addr *a, const char *holder, void *arg)
 	if (!hostlocal_is_of(holder, s->owner))
 		return 0;
 	r = ledger_remove_link(s->ledger->reservations, addr_format(a, text));
-	if (r == 0)
-		s->released(a, s->arg);
-	return r;
+	if (r < 0)
+		return err_errno(s->err, r, "remove %s", text);
+	s->released(a, s->arg);
+	return 0;
 }
 
 int hostlocal_release(const struct ledger *l, const char *owner,
-		      void (*released)(const struct addr *addr, void *arg), void *arg)
+		      void (*released)(const struct addr *addr, void *arg), void *arg,
+		      struct err *err)
 {
-	struct search s = { .ledger = l, .owner = owner, .released = released, .arg = arg };
+	struct search s = {
+		.ledger = l, .owner = owner, .released = released, .arg = arg, .err = err
+	};
 
-	return hostlocal_foreach(l, remove_file, &s);
+	return hostlocal_foreach(l, remove_file, &s, err);
 }

@@ -24,11 +24,14 @@ static bool is_kept(const struct ipam_pool *pool, const struct addr *a)
 	return !range || addr_cmp(a, &range->gateway) == 0 || pool_hole_of(pool, a);
 }
 
-static int open_to_read(struct ledger *l, const struct ipam_pool *pool)
+static int open_to_read(struct ledger *l, const struct ipam_pool *pool, struct err *err)
 {
 	int r = ledger_open(l, pool->dir);
 
-	return r == 0 || r == -ENOENT ? ledger_open_reservations(l, pool->reservations) : r;
+	if (r < 0 && r != -ENOENT)
+		return err_errno(err, r, "%s: open", pool->dir);
+	r = ledger_open_reservations(l, pool->reservations);
+	return r < 0 ? err_errno(err, r, "%s: open", pool->reservations) : 0;
 }
 
 static int open_to_change(struct ledger *l, const struct ipam_pool *pool, struct err *err)
@@ -53,6 +56,7 @@ static void mark_free(const struct ipam_pool *pool, const struct ledger *l, cons
 	map_mark(&map, place, false);
 }
 
+/* How many addresses. */
 static int release(const struct ipam_pool *pool, const struct ledger *l, const char *owner)
 {
 	struct addr freed[IPAM_SETS_MAX];
@@ -60,7 +64,7 @@ static int release(const struct ipam_pool *pool, const struct ledger *l, const c
 
 	for (int i = 0; i < n; i++)
 		mark_free(pool, l, &freed[i]);
-	return n < 0 ? n : 0;
+	return n;
 }
 
 struct freeing {
@@ -95,9 +99,13 @@ int ipam_release(const struct ipam_pool *pool, const struct ipam_owner *owner, s
 	if (r < 0)
 		return r;
 	r = release(pool, &l, name);
+	if (r < 0)
+		return err_errno(err, r, "%s: release the addresses of %s", pool->dir, name);
+	/* Who had addresses of our own has none of host-local (ipam_allocate()). */
 	if (r == 0)
-		r = hostlocal_release(&l, name, free_reserved, &(struct freeing){ pool, &l });
-	return r < 0 ? err_errno(err, r, "%s: release the addresses of %s", pool->dir, name) : 0;
+		r = hostlocal_release(&l, name, free_reserved, &(struct freeing){ pool, &l }, err);
+	return r < 0 ? err_wrap(err, r, "%s: release the addresses of %s", pool->reservations, name)
+		     : 0;
 }
 
 /* -- what was left behind -------------------------------------------------------------- */
@@ -311,6 +319,22 @@ static int give(const struct ipam_pool *pool, const struct ledger *l, const stru
 	return r;
 }
 
+/* Of our own, or of host-local. -ENOENT: none. */
+static int look_up(const struct ledger *l, const struct ipam_pool *pool, const char *name,
+		   struct addr ret[static IPAM_SETS_MAX], struct err *err)
+{
+	int r = ledger_lookup(l, name, ret);
+
+	if (r > 0)
+		return r;
+	if (r < 0 && r != -ENOENT)
+		return err_errno(err, r, "%s: addresses of %s", pool->dir, name);
+	r = hostlocal_lookup(l, name, ret, err);
+	if (r == -ENOENT)
+		return err_set(err, r, "%s: %s holds no address", pool->dir, name);
+	return r < 0 ? err_wrap(err, r, "%s: addresses of %s", pool->reservations, name) : r;
+}
+
 int ipam_allocate(const struct ipam_pool *pool, const struct addr *wanted, unsigned nwanted,
 		  const struct ipam_owner *owner, struct ipam_address ret[static IPAM_SETS_MAX],
 		  struct err *err)
@@ -327,11 +351,9 @@ int ipam_allocate(const struct ipam_pool *pool, const struct addr *wanted, unsig
 		r = open_to_change(&l, pool, err);
 	if (r < 0)
 		return r;
-	r = ledger_lookup(&l, name, held);
-	if (r <= 0)
-		r = hostlocal_lookup(&l, name, held);
+	r = look_up(&l, pool, name, held, err);
 	if (r < 0 && r != -ENOENT)
-		return err_errno(err, r, "%s: addresses of %s", pool->dir, name);
+		return r;
 	if (r > 0)
 		return err_set(err, -EEXIST, "%s holds address %s already", name,
 			       addr_format(&held[0], text));
@@ -353,12 +375,8 @@ int ipam_lookup(const struct ipam_pool *pool, const struct ipam_owner *owner,
 
 	if (r < 0)
 		return r;
-	r = open_to_read(&l, pool);
-	if (r == 0)
-		r = ledger_lookup(&l, name, ret);
-	if (r == -ENOENT)
-		r = hostlocal_lookup(&l, name, ret);
-	return r < 0 ? err_errno(err, r, "%s: addresses of %s", pool->dir, name) : r;
+	r = open_to_read(&l, pool, err);
+	return r == 0 ? look_up(&l, pool, name, ret, err) : r;
 }
 
 bool ipam_is_holder(const char *holder, const struct ipam_owner *owner)
@@ -373,33 +391,44 @@ int ipam_is_reserved(const struct ipam_pool *pool, const struct ipam_owner *owne
 	auto_ledger struct ledger l = LEDGER_INIT;
 	struct addr reserved[IPAM_SETS_MAX];
 	char name[OWNER_MAX];
+	uint64_t number;
 	int r = ledger_owner_name(owner, name, err);
 
 	if (r < 0)
 		return r;
+	if (ipam_attachment(pool->dir, owner, &number))
+		return 0;
 	r = ledger_open_reservations(&l, pool->reservations);
-	if (r == 0)
-		r = hostlocal_lookup(&l, name, reserved);
+	if (r < 0)
+		return err_errno(err, r, "%s: open", pool->reservations);
+	r = hostlocal_lookup(&l, name, reserved, err);
 	if (r < 0 && r != -ENOENT)
-		return err_errno(err, r, "%s: addresses of %s", pool->reservations, name);
+		return err_wrap(err, r, "%s: addresses of %s", pool->reservations, name);
 	return r > 0;
 }
 
-bool ipam_holder(const struct ipam_pool *pool, const struct addr *addr,
-		 char ret[static IPAM_HOLDER_MAX])
+int ipam_holder(const struct ipam_pool *pool, const struct addr *addr,
+		char ret[static IPAM_HOLDER_MAX], struct err *err)
 {
 	auto_ledger struct ledger l = LEDGER_INIT;
+	char text[ADDR_TEXT_MAX];
+	int r = open_to_read(&l, pool, err);
 
-	return open_to_read(&l, pool) == 0 && ledger_holder(&l, addr, ret);
+	if (r < 0)
+		return r;
+	r = ledger_holder(&l, addr, ret);
+	return r < 0 ? err_errno(err, r, "%s: who holds %s", pool->reservations,
+				 addr_format(addr, text))
+		     : r;
 }
 
 int ipam_has_free(const struct ipam_pool *pool, struct err *err)
 {
 	auto_ledger struct ledger l = LEDGER_INIT;
-	int r = open_to_read(&l, pool);
+	int r = open_to_read(&l, pool, err);
 
 	if (r < 0)
-		return err_errno(err, r, "%s: open", pool->dir);
+		return r;
 	if (l.addresses < 0 && l.reservations < 0)
 		return 0; /* nothing was ever allocated */
 	for (unsigned set = 0; set < pool->nsets; set++) {
@@ -470,9 +499,10 @@ int ipam_foreach_reserved(const struct ipam_pool *pool, ipam_fn *fn, void *arg, 
 	auto_ledger struct ledger l = LEDGER_INIT;
 	int r = ledger_open_reservations(&l, pool->reservations);
 
-	if (r == 0)
-		r = hostlocal_foreach(&l, tell_reserved, &(struct telling){ fn, arg });
-	return r < 0 ? err_errno(err, r, "%s: list", pool->reservations) : 0;
+	if (r < 0)
+		return err_errno(err, r, "%s: open", pool->reservations);
+	r = hostlocal_foreach(&l, tell_reserved, &(struct telling){ fn, arg }, err);
+	return r < 0 ? err_wrap(err, r, "%s", pool->reservations) : 0;
 }
 
 int ipam_foreach_attachment(const char *dir, ipam_fn *fn, void *arg, struct err *err)

@@ -175,7 +175,7 @@ int ledger_remove_link(int at, const char *name)
 	return unlinkat(at, name, 0) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-bool ledger_holder(const struct ledger *l, const struct addr *a, char holder[static OWNER_MAX])
+int ledger_holder(const struct ledger *l, const struct addr *a, char holder[static OWNER_MAX])
 {
 	char text[ADDR_TEXT_MAX];
 	int r = ledger_read_link(l->addresses, addr_format(a, text), holder, OWNER_MAX);
@@ -183,7 +183,7 @@ bool ledger_holder(const struct ledger *l, const struct addr *a, char holder[sta
 	/* A file that somebody put there keeps the address as well as a link would. */
 	if (r < 0 && r != -ENOENT)
 		strlcpy(holder, "something that is no link", OWNER_MAX);
-	return r != -ENOENT || hostlocal_holder(l, a, holder);
+	return r == -ENOENT ? hostlocal_holder(l, a, holder) : 1;
 }
 
 int ledger_read_attachment(const struct ledger *l, const char *owner,

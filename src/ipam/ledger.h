@@ -35,8 +35,11 @@ int ledger_owner_name(const struct ipam_owner *owner, char ret[static OWNER_MAX]
 /* The content of a link, or a negative errno. */
 int ledger_read_link(int at, const char *name, char *ret, size_t size);
 int ledger_remove_link(int at, const char *name); /* a missing one is fine */
-/* Whoever holds the address; "something else" for what is no link. False: it is free. */
-bool ledger_holder(const struct ledger *l, const struct addr *a, char holder[static OWNER_MAX]);
+/*
+ * 0: the address is free. 1, and whoever holds it, "something else" for what is no link. Negative errno: it
+ * is held, and the disk does not tell by whom.
+ */
+int ledger_holder(const struct ledger *l, const struct addr *a, char holder[static OWNER_MAX]);
 
 /* The addresses that the owner's attachment names; how many. -ENOENT, -EINVAL: it is no list. */
 int ledger_read_attachment(const struct ledger *l, const char *owner,

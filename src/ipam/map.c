@@ -126,7 +126,7 @@ static int take_held(const struct map *map, uint64_t *words, uint64_t *ret_held)
 		closedir(list);
 	}
 	if (r == 0 || r == -ENOENT)
-		r = hostlocal_foreach(map->ledger, take_address, &t);
+		r = hostlocal_foreach(map->ledger, take_address, &t, NULL);
 	*ret_held = t.held;
 	return r;
 }

@@ -141,7 +141,7 @@ static void check_full(const struct state *s)
 
 	for (;; a = addr_add(&a, 1)) {
 		MUST(addr_cmp(&a, &s->pool.ranges[0].gateway) == 0 ||
-		     ipam_holder(&s->pool, &a, holder));
+		     ipam_holder(&s->pool, &a, holder, NULL) > 0);
 		if (addr_cmp(&a, &s->pool.ranges[0].last) == 0)
 			return;
 	}

@@ -31,6 +31,7 @@ class Host:
     def __init__(self, ours):
         self.ours = ours
         self.plugin = PLUGIN if ours else DEBIAN / "bridge"
+        self.prefix = []  # what starts the plugin
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
@@ -65,9 +66,9 @@ class Host:
         if pod:
             env["CNI_NETNS"] = pod.path
         env.update({f"CNI_{key}": value for key, value in variables.items()})
-        done = subprocess.run(["/usr/bin/nsenter", f"--net={self.netns.path}", str(self.plugin)],
-                              env=env, input=json.dumps(conf), text=True, capture_output=True,
-                              timeout=60, check=False)
+        done = subprocess.run(["/usr/bin/nsenter", f"--net={self.netns.path}", *self.prefix,
+                               str(self.plugin)], env=env, input=json.dumps(conf), text=True,
+                              capture_output=True, timeout=60, check=False)
         return Answer(done.returncode, done.stdout, done.stderr)
 
 
@@ -373,3 +374,43 @@ def test_reservations_of_gone_pods_are_collected(change):
         {"containerID": "c2", "ifname": "eth0"}]}
     assert host.run("GC", {**new, **valid}, "").code == 0
     assert set(change.reservations().values()) == {"c2"}
+
+
+def test_what_host_local_left_and_nobody_can_read(change):
+    """Whose address is it? ADD, CHECK, DEL and GC say so and do nothing; a pod of ours has no part in it."""
+    host, pods = change.host, [change.host.pod() for _ in range(3)]
+    keys = {"isGateway": True, "ipam": {"ranges": [[{"subnet": "10.7.1.0/29"}]]}}
+    first = host.run("ADD", change.config(False, **keys), "c0", pods[0])
+    address = given(first)[0]
+    new = change.config(True, **keys)
+    ours = host.run("ADD", new, "c1", pods[1])
+    given(ours)
+    folder = host.folder / "data" / "net"
+    # Who may not override permissions: the superuser of a machine reads what has none.
+    host.prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+    def refused(answer, *words):
+        assert answer.code == 1 and answer.json["code"] == 5, answer
+        assert all(word in answer.json["msg"] for word in ("Permission denied", *words)), answer
+
+    for path in folder / address, folder:
+        path.chmod(0)
+        word = str(folder) if path == folder else address
+        refused(host.run("ADD", new, "c2", pods[2]), word)
+        assert [link["ifname"] for link in pods[2].ip("-json", "link", "show")] == ["lo"]
+        refused(host.run("CHECK", {**new, "prevResult": first.json}, "c0", pods[0]), word)
+        refused(host.run("DEL", new, "c0", pods[0]), word)
+        refused(host.run("DEL", new, "c0"), word)
+        refused(host.run("GC", {**new, "cniVersion": "1.1.0", "cni.dev/valid-attachments": [
+            {"containerID": "c1", "ifname": "eth0"}]}, ""), word)
+        if path != folder:
+            check = host.run("CHECK", {**new, "prevResult": ours.json}, "c1", pods[1])
+            assert check.code == 0, check
+        path.chmod(0o700)
+        assert change.reservations()[address] == "c0"
+        assert addresses(pods[0], "eth0")[0][1] == address
+    (folder / address).chmod(0)
+    assert host.run("DEL", new, "c1", pods[1]).code == 0
+    (folder / address).chmod(0o600)
+    assert host.run("DEL", new, "c0", pods[0]).code == 0
+    assert change.reservations() == {}

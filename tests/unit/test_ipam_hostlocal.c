@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What the plugin host-local reserved before this one took its place. */
 #include "ipam_folder.h"
+#include "refuse.h"
 
 #include <errno.h>
 #include <string.h>
@@ -52,7 +53,7 @@ static void test_reserved_by_host_local(void **state)
 	assert_non_null(strstr(err.text, "old:eth0"));
 	assert_int_equal(take(&pool, "other", "10.2.1.4", text, &err), -EADDRINUSE);
 	assert_int_equal(addr_parse("10.2.1.3", &a, NULL), 0);
-	assert_true(ipam_holder(&pool, &a, holder));
+	assert_int_equal(ipam_holder(&pool, &a, holder, NULL), 1);
 	assert_string_equal(holder, "older:");
 	/* Who holds one gets no other, before a DEL. */
 	assert_int_equal(take(&pool, "old", NULL, text, &err), -EEXIST);
@@ -92,11 +93,80 @@ static void test_reservation_is_released(void **state)
 	assert_string_equal(text, "10.2.1.4");
 }
 
+/* -- what cannot be read ------------------------------------------------------------------- */
+
+static int is_reserved(void *arg)
+{
+	const struct asking *ask = arg;
+
+	return -ipam_is_reserved(&ask->pool, &ask->owner, NULL) & 0xff;
+}
+
+static int look_up(void *arg)
+{
+	const struct asking *ask = arg;
+	struct addr held[IPAM_SETS_MAX];
+
+	int n = ipam_lookup(&ask->pool, &ask->owner, held, NULL);
+
+	return n < 0 ? -n : 0;
+}
+
+static int let_go(void *arg)
+{
+	const struct asking *ask = arg;
+
+	return -ipam_release(&ask->pool, &ask->owner, NULL);
+}
+
+static int list_reserved(void *arg)
+{
+	const struct asking *ask = arg;
+	unsigned n = 0;
+
+	return -ipam_foreach_reserved(&ask->pool, count_one, &n, NULL);
+}
+
+/*
+ * Whose it is, nobody knows: no answer that depends on it is given. An owner of our own addresses does
+ * not need one.
+ */
+static void test_unreadable_reservation(void **state)
+{
+	static const struct {
+		const char *what;
+		int (*fn)(void *arg);
+	} cases[] = {
+		{ "allocate", allocate_one },
+		{ "is reserved", is_reserved },
+		{ "look up", look_up },
+		{ "release", let_go },
+		{ "reservations", list_reserved },
+	};
+	const struct fixture *f = *state;
+	struct asking old = asking(f, "10.2.1.0/29", "old"), new = asking(f, "10.2.1.0/29", "new");
+	char text[ADDR_TEXT_MAX];
+	struct addr held[IPAM_SETS_MAX];
+
+	old.pool = new.pool = shared_pool(f, "10.2.1.0/29");
+	reserve(f, "10.2.1.3", "old\r\neth0");
+	assert_int_equal(take(&new.pool, "new", NULL, text, NULL), 0);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		if (with_refused(SYS_read, EIO, cases[i].fn, &old) != EIO)
+			fail_msg("%s: no error", cases[i].what);
+	assert_int_equal(ipam_is_reserved(&old.pool, &old.owner, NULL), 1);
+	assert_int_equal(with_refused(SYS_read, EIO, is_reserved, &new), 0);
+	assert_int_equal(with_refused(SYS_read, EIO, look_up, &new), 0);
+	assert_int_equal(with_refused(SYS_read, EIO, let_go, &new), 0);
+	assert_int_equal(ipam_lookup(&new.pool, &new.owner, held, NULL), -ENOENT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_reserved_by_host_local),
 		TEST(test_reservation_is_released),
+		TEST(test_unreadable_reservation),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -134,10 +134,10 @@ int ipam_collect(const char *dir, const struct ipam_owner *owner, uint64_t numbe
 /* The owner's addresses; returns how many. -ENOENT: it holds none (or only half of its own). */
 int ipam_lookup(const struct ipam_pool *pool, const struct ipam_owner *owner,
 		struct addr ret[static IPAM_SETS_MAX], struct err *err);
-/* Who holds the address, "<container>:<interface>". False: nobody. */
+/* 1, and who holds the address, "<container>:<interface>". 0: nobody. Negative errno: nobody knows. */
 #define IPAM_HOLDER_MAX 256
-bool ipam_holder(const struct ipam_pool *pool, const struct addr *addr,
-		 char ret[static IPAM_HOLDER_MAX]);
+int ipam_holder(const struct ipam_pool *pool, const struct addr *addr,
+		char ret[static IPAM_HOLDER_MAX], struct err *err);
 /* Whether what ipam_holder() told is this owner. */
 bool ipam_is_holder(const char *holder, const struct ipam_owner *owner);
 /*
@@ -153,7 +153,10 @@ bool ipam_attachment(const char *dir, const struct ipam_owner *owner, uint64_t *
 typedef int ipam_fn(const struct addr *addr, const char *container, const char *interface,
 		    void *arg);
 int ipam_foreach(const char *dir, ipam_fn *fn, void *arg, struct err *err);
-/* The same for those that host-local reserved; what it left out of a file is "". */
+/*
+ * The same for those that host-local reserved; what it left out of a file is "". A file that cannot be read
+ * is an error, when all others were told.
+ */
 int ipam_foreach_reserved(const struct ipam_pool *pool, ipam_fn *fn, void *arg, struct err *err);
 /* Calls fn for every attachment, complete or half made (addr->family AF_UNSPEC): for GC. */
 int ipam_foreach_attachment(const char *dir, ipam_fn *fn, void *arg, struct err *err);
