@@ -61,6 +61,30 @@ static int64_t deadline_of(const struct store_claim *claim)
 	return claim->sent_boot_ns + certain_ns(claim->ttl_s);
 }
 
+/*
+ * A put whose answer got lost may still be made while its lease lives, unless the keys changed since,
+ * and later ones that failed changed nothing. So of all leases that were tried the one that ends first
+ * bounds the promise, until the last of them is known to hold the keys, or has ended.
+ */
+static void note_tried(struct lease *l, const struct store_claim *claim)
+{
+	int64_t deadline = deadline_of(claim);
+
+	l->tried_lease = claim->lease;
+	if (clock_boot_ns() >= l->tried_until_ns || deadline < l->tried_ns)
+		l->tried_ns = deadline;
+	if (deadline > l->tried_until_ns)
+		l->tried_until_ns = deadline;
+}
+
+static int64_t certain_until(const struct lease *l)
+{
+	int64_t deadline = deadline_of(&l->claim);
+
+	return clock_boot_ns() < l->tried_until_ns && l->tried_ns < deadline ? l->tried_ns
+									     : deadline;
+}
+
 /* -- the promise to the plugin ------------------------------------------------ */
 
 static bool fence_wanted(struct lease *l)
@@ -103,7 +127,7 @@ static int before_lease(const struct store_claim *claim, void *arg, struct err *
 	int64_t deadline = deadline_of(claim);
 
 	remember(l, claim->lease);
-	l->tried = *claim;
+	note_tried(l, claim);
 	if (prefix_cmp(&claim->subnet, &said->subnet) != 0)
 		deadline = 0; /* what stands there is about another subnet */
 	if (said->lease_deadline_ns <= deadline)
@@ -136,9 +160,10 @@ static void recall(struct lease *l, const struct prefix *otherwise)
 /* -- the rounds -------------------------------------------------------------- */
 
 /* Shown is what the plugin goes by: the file may be older than the claim where it cannot be written. */
-static void publish(struct lease *l, int64_t deadline)
+static void publish(struct lease *l)
 {
 	const struct nodestate *said = &l->promise.said;
+	int64_t deadline = certain_until(l);
 
 	promise_try(&l->promise, &l->claim.subnet, deadline, false);
 	if (prefix_cmp(&said->subnet, &l->claim.subnet) != 0)
@@ -155,7 +180,7 @@ static void held_now(struct lease *l)
 	l->claimed = true;
 	l->claim_due = l->lost = l->rivalled = false;
 	l->failures = 0;
-	publish(l, deadline_of(&l->claim));
+	publish(l);
 }
 
 static void note_loss(struct lease *l, const struct err *why)
@@ -211,14 +236,10 @@ static struct store_claim_request take_request(struct lease *l, struct record *r
 	};
 }
 
-/*
- * A claim failed, for what has nothing to do with the one that stands: that lease is to live on.
- * Its keys may hang on the lease that was tried, though, as long as that one can live.
- */
+/* A claim failed, for what has nothing to do with the one that stands: that lease is to live on. */
 static void keep_old(struct lease *l)
 {
 	struct err err = ERR_INIT;
-	int64_t deadline, bound;
 	int r;
 
 	if (l->suspected) {
@@ -236,13 +257,8 @@ static void keep_old(struct lease *l)
 		r = store_verify(l->store, l->node, &l->claim, &err);
 	if (r == -ENOENT)
 		doubt(l);
-	if (r < 0)
-		return;
-	deadline = deadline_of(&l->claim);
-	bound = deadline_of(&l->tried);
-	if (l->tried.lease && bound < deadline && clock_boot_ns() < bound)
-		deadline = bound;
-	publish(l, deadline);
+	if (r == 0)
+		publish(l);
 }
 
 /* Whatever others do to our keys, again and again, we answer ever more slowly. */
@@ -286,9 +302,10 @@ static int claim(struct lease *l, struct err *err)
 			keep_old(l);
 		return r;
 	}
+	if (claimed.lease == l->tried_lease)
+		l->tried_until_ns = 0;
 	l->claim = claimed;
 	remember(l, claimed.lease);
-	l->tried.lease = 0;
 	calm_down(l);
 	l->suspected = false;
 	held_now(l);

@@ -35,7 +35,9 @@ struct lease {
 	unsigned hurries;	      /* claims that followed soon on another */
 	int64_t claim_ns;	      /* clock_ns() of the last one that succeeded */
 	int64_t calm_ns;	      /* what the watcher saw leads to no claim before */
-	struct store_claim tried;     /* by a claim that failed: its answer may have got lost */
+	uint64_t tried_lease;	      /* the last one that a claim was tried with */
+	int64_t tried_ns;	      /* when the first one ends whose claim may yet be made */
+	int64_t tried_until_ns;	      /* and when the last one does: see note_tried() */
 	struct promise promise;
 
 	struct mutex lock;

@@ -25,6 +25,11 @@ static struct {
 	/* Of the lease thread's requests, see at_request(). */
 	atomic_bool granted;
 	_Atomic int64_t put_ns, promised_ns;
+	/* Of those whose puts fail, see refuse_puts(). */
+	struct store *other; /* of the lease thread's observer */
+	atomic_bool refuse, alarmed;
+	atomic_uint tries;
+	_Atomic int64_t first_try_ns, last_try_ns;
 } t;
 
 static void on_change(void *arg)
@@ -77,6 +82,19 @@ static void pause_etcd(bool pause)
 		assert_int_equal(waitpid(server.pid, &status, WUNTRACED), server.pid);
 }
 
+/* An alarm lets etcd refuse whatever writes: leases are renewed, and keys read. */
+static void set_alarm(bool on)
+{
+	auto_(json_decref) json_t *body =
+		json_pack("{ss ss}", "action", on ? "ACTIVATE" : "DEACTIVATE", "alarm", "NOSPACE");
+	auto_(json_decref) json_t *answer = NULL;
+	struct err err = ERR_INIT;
+
+	SHOULD_WORK(etcd_call(t.other, STORE_PUT, "/v3/maintenance/alarm", body, &answer, &err),
+		    &err);
+	t.alarmed = on;
+}
+
 static int teardown(void **state)
 {
 	(void)state;
@@ -84,6 +102,10 @@ static int teardown(void **state)
 		pause_etcd(false); /* whatever failed before */
 	if (t.lease)
 		lease_stop(t.lease);
+	if (t.alarmed)
+		set_alarm(false);
+	if (t.other)
+		store_close(t.other);
 	if (t.store)
 		store_close(t.store);
 	return 0;
@@ -296,6 +318,57 @@ static void what_is_promised_when_the_keys_move_is_kept_by_their_new_lease(void 
 	WAIT_FOR(promised()->lease_deadline_ns > t.put_ns + 10 * NS_PER_S, 20);
 }
 
+/* From the grant to the end of the put that follows. To the agent its outcome is unknown. */
+static void refuse_puts(enum store_op op, int result, int64_t duration_ns, void *arg)
+{
+	struct nodestate said;
+
+	(void)result, (void)duration_ns, (void)arg;
+	if (op == STORE_GRANT && t.refuse) {
+		t.promised_ns =
+			nodestate_read(t.dir, &said, NULL) < 0 ? -1 : said.lease_deadline_ns;
+		t.last_try_ns = clock_boot_ns();
+		if (!t.tries++)
+			t.first_try_ns = t.last_try_ns;
+		set_alarm(true);
+	} else if (op == STORE_TXN && t.alarmed) {
+		set_alarm(false);
+	}
+}
+
+static void of_several_leases_that_were_tried_the_first_bounds_the_promise(void **state)
+{
+	const int64_t ttl_ns = 10 * NS_PER_S;
+	struct addr before = t.config.record.address, after = addr_from_ipv4(0xc0a8000c);
+	int64_t lease;
+
+	t.other = open_store(*state, NULL);
+	t.config.ttl_s = 10;
+	t.config.store.observe = refuse_puts;
+	start_and_wait();
+	lease = lease_of_record();
+	t.refuse = true;
+	lease_set_address(t.lease, &after);
+	/* Said after the second failed, though the old lease was renewed twice by then. */
+	WAIT_FOR(t.tries >= 3, 20);
+	assert_true(t.promised_ns > 0 && t.promised_ns < t.first_try_ns + ttl_ns);
+	/* What was wanted is there without another put: those that were sent may be made yet. */
+	lease_set_address(t.lease, &before);
+	WAIT_FOR(!status()->problem[0], 20);
+	assert_int_equal(lease_of_record(), lease);
+	assert_true(promised()->lease_deadline_ns < t.first_try_ns + ttl_ns);
+	WAIT_FOR(promised()->lease_deadline_ns > t.last_try_ns + ttl_ns, 20);
+	assert_true(clock_boot_ns() > t.last_try_ns + ttl_ns / 100 * 99);
+	/* A put that is made puts an end to all before it. */
+	t.tries = 0;
+	lease_set_address(t.lease, &after);
+	WAIT_FOR(t.tries >= 2, 20);
+	t.refuse = false;
+	WAIT_FOR(promised()->lease_deadline_ns > t.last_try_ns + ttl_ns, 20);
+	assert_true(clock_boot_ns() < t.last_try_ns + ttl_ns / 2);
+	assert_int_not_equal(lease_of_record(), lease);
+}
+
 /* -- what is seen of our keys ------------------------------------------------------------ */
 
 static void a_deleted_record_comes_back_under_a_new_promise(void **state)
@@ -438,6 +511,7 @@ int main(void)
 		LEASE_TEST(a_promise_is_shortened_before_the_keys_move),
 		LEASE_TEST(a_renewal_that_cannot_be_published_is_told),
 		LEASE_TEST(what_is_promised_when_the_keys_move_is_kept_by_their_new_lease),
+		LEASE_TEST(of_several_leases_that_were_tried_the_first_bounds_the_promise),
 		LEASE_TEST(a_deleted_record_comes_back_under_a_new_promise),
 		LEASE_TEST(a_suspicion_that_cannot_be_cleared_ends_the_promise),
 		LEASE_TEST(what_is_no_suspicion_ends_no_promise),
