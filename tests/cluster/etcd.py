@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 
-from .base import Process, run, wait_for
+from .base import ENVIRONMENT, Process, run, wait_for
 
 ETCD = os.environ.get("POPLIN_ETCD") or "etcd"
 DISK_MIB = 200  # of a member of several: two segments of its log (64 MiB each) and some data
@@ -66,14 +66,26 @@ class Member:
                 self.disk.mkdir()
                 run("mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", self.disk)
             argv[6] = self.disk / "data"
-            peer_url = f"http://{self.address}:2380"
-            argv += ["--name", self.name, "--listen-peer-urls", peer_url,
-                     "--initial-advertise-peer-urls", peer_url,
-                     "--initial-cluster-token", self.cluster.prefix, "--initial-cluster",
-                     ",".join(f"{m.name}=http://{m.address}:2380" for m in members)]
+            argv += ["--listen-peer-urls", self.peer_url, *self.identity(self.cluster.prefix)]
         argv += self.options
         self.process = Process(argv, self.cluster.dir / f"{self.namespace.rsplit('-', 1)[1]}.log")
         return self
+
+    @property
+    def peer_url(self):
+        return f"http://{self.address}:2380"
+
+    def identity(self, token):
+        """What an etcd of several is to be, and its cluster with it: that has its id from here."""
+        return ["--name", self.name, "--initial-advertise-peer-urls", self.peer_url,
+                "--initial-cluster-token", token, "--initial-cluster",
+                ",".join(f"{m.name}={m.peer_url}" for m in self.cluster.members)]
+
+    def restore(self, snapshot, token):
+        """One of several, which does not run, gets a new folder with what a snapshot has."""
+        shutil.rmtree(self.disk / "data")
+        run("etcdctl", "snapshot", "restore", snapshot, "--data-dir", self.disk / "data",
+            *self.identity(token), env={**ENVIRONMENT, "ETCDCTL_API": "3"})
 
     def healthy(self):
         """It serves, and knows a leader."""

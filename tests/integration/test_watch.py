@@ -166,6 +166,43 @@ def test_routes_outlive_records_that_a_restored_store_lacks(make_cluster, away):
     node.wait_routes({subnet: alive.address}, 4)
 
 
+@pytest.mark.parametrize("same_id", (True, False), ids=("same cluster id", "another cluster id"))
+def test_a_cluster_that_is_restored_from_a_snapshot_costs_no_route(make_cluster, same_id):
+    """As the manual says: three members, each restored into a new folder by etcdctl."""
+    cluster = make_cluster(members=3, LEASE_TTL=20, ROUTE_GRACE=20)
+    nodes = cluster.start_nodes(2)
+    gone = new_record(cluster, 150)
+    for node in nodes:
+        wait_for(lambda n=node: gone in n.routes(), "the route")
+    snapshot = cluster.dir / "snapshot"
+    cluster.etcdctl("snapshot", "save", snapshot)
+    # What it lacks: a node that lives, one that does not, and that one is gone.
+    nodes += cluster.start_nodes(1)
+    lost = new_record(cluster, 151)
+    cluster.delete("/poplin/nodes/new150")
+    routes = {n.subnet: n.address for n in nodes}
+    others = [{s: a for s, a in routes.items() if a != n.address} for n in nodes]
+    outside = f"{cluster.net}.0.50"
+    for node, living in zip(nodes, others):
+        node.wait_routes({**living, lost: outside})
+    deleted = 'poplin_route_operations_total{op="delete",result="ok"}'
+    before = [node.metric(deleted) for node in nodes]
+    cluster.restore_etcd(snapshot, same_id)
+    # At once what the snapshot has; after ROUTE_GRACE without what nobody put anew.
+    for node, living in zip(nodes, others):
+        node.wait_routes({**living, lost: outside, gone: outside}, 20)
+    for node, living in zip(nodes, others):
+        node.wait_routes({**living, gone: outside}, 40)
+    assert [node.metric(deleted) for node in nodes] == [b + 1 for b in before]
+    assert {n.subnet: n.address for n in nodes} == routes
+    records = cluster.get("/poplin/nodes/")
+    assert {f"/poplin/nodes/{n.name}" for n in nodes} < set(records)
+    subnet = new_record(cluster, 152)
+    for node in nodes:
+        wait_for(lambda n=node: subnet in n.routes(), "the next record", 30)
+        node.pod("late")
+
+
 def test_without_any_watch_the_comparisons_go_on(make_cluster):
     """A proxy that holds streams back: late is better than never."""
     cluster = make_cluster(LEASE_TTL=60, RESYNC_INTERVAL=2)
