@@ -168,7 +168,7 @@ def test_routes_outlive_records_that_a_restored_store_lacks(make_cluster, away):
 
 @pytest.mark.parametrize("same_id", (True, False), ids=("same cluster id", "another cluster id"))
 def test_a_cluster_that_is_restored_from_a_snapshot_costs_no_route(make_cluster, same_id):
-    """As the manual says: three members, each restored into a new folder by etcdctl."""
+    """As etcd's manual has it: three members, each restored into a new folder by etcdctl."""
     cluster = make_cluster(members=3, LEASE_TTL=20, ROUTE_GRACE=20)
     nodes = cluster.start_nodes(2)
     gone = new_record(cluster, 150)
