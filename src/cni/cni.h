@@ -31,6 +31,7 @@ enum cni_code {
 	CNI_INVALID_CONFIG = 7,
 	CNI_TRY_AGAIN_LATER = 11,
 	CNI_NOT_AVAILABLE = 50,
+	CNI_LIMITED_CONNECTIVITY = 51,
 	/* Our own, from 100 on. */
 	CNI_NO_ADDRESS = 100,	    /* every address of the node's subnet is held */
 	CNI_KERNEL_REFUSED = 101,   /* a link, address or route could not be made */

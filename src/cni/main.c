@@ -113,6 +113,8 @@ static const char *code_meaning(int code)
 		{ CNI_INVALID_CONFIG, "invalid network configuration" },
 		{ CNI_TRY_AGAIN_LATER, "not possible now: try again later" },
 		{ CNI_NOT_AVAILABLE, "no pod can be attached now" },
+		{ CNI_LIMITED_CONNECTIVITY,
+		  "no pod can be attached now, and those that are may have no network" },
 		{ CNI_NO_ADDRESS, "no address can be given" },
 		{ CNI_KERNEL_REFUSED, "the kernel refused a link, an address or a route" },
 		{ CNI_NOT_AS_EXPECTED, "the attachment is not as it was made" },

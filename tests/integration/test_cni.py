@@ -188,6 +188,23 @@ def test_an_address_asked_for(node):
     assert pod_links(second) == [] and len(node.links()) == 1
 
 
+def test_a_reused_address_meets_no_stale_neighbour(node):
+    """Its MAC follows from the address: whoever knew the pod before reaches the next one."""
+    entries = []
+    for name in "c1", "c2":
+        pod = node.pod()
+        assert_fine(node.add(name, pod, ARGS="IP=10.2.1.9"))
+        if name == "c2":  # known from before, and not asked for again
+            assert len(entries) == 1 and mac_of(pod, "eth0") == entries[0]["lladdr"]
+            node.netns.ip("neighbour", "replace", "10.2.1.9", "lladdr", entries[0]["lladdr"],
+                          "dev", node.bridge, "nud", "permanent")
+        subprocess.run(["ip", "netns", "exec", node.netns.name, "ping", "-qc1", "-W30",
+                        "10.2.1.9"], check=True, stdout=subprocess.DEVNULL)
+        entries = [e for e in node.netns.ip("-json", "neighbour", "show", "dev", node.bridge)
+                   if e["dst"] == "10.2.1.9"]
+        assert_silent(node.delete(name))
+
+
 def test_a_second_add_leaves_the_first_intact(node):
     pod = node.pod()
     result = assert_fine(node.add("c1", pod))
@@ -395,8 +412,13 @@ def test_status(node):
     assert_silent(node.run("STATUS", node.config("1.1.0")))
     for version in VERSIONS[:-1]:
         assert_error(node.run("STATUS", node.config(version)), 1, "1.1.0", version=version)
+    node.write_state(-1)
+    assert_error(node.run("STATUS", node.config("1.1.0")), 50, "lease", version="1.1.0")
+    # Without the bridge those who are attached have no network either.
+    node.netns.ip("link", "set", node.bridge, "down")
+    assert_error(node.run("STATUS", node.config("1.1.0")), 51, node.bridge, version="1.1.0")
     node.netns.ip("link", "delete", node.bridge)
-    assert_error(node.run("STATUS", node.config("1.1.0")), 50, node.bridge, version="1.1.0")
+    assert_error(node.run("STATUS", node.config("1.1.0")), 51, node.bridge, version="1.1.0")
 
 
 def test_gc(node):
