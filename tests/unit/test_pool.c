@@ -352,18 +352,19 @@ static void put_record(const char *gateway, uint64_t order)
 	assert_ok(peers_apply(peers, &c, &err));
 }
 
-/* How it was the last time that nobody worked on it. */
-static void wait_tried(const struct key *key, struct queue_view *ret)
+/* Waits until a try of the key has failed so. */
+static void wait_failed(const struct key *key, int error)
 {
 	int64_t until = clock_ns() + 20 * NS_PER_S;
+	struct queue_view view;
 
 	do {
-		queue_look(queue, key, ret);
-		if (ret->state == QUEUE_NONE || ret->tries > 0)
+		queue_look(queue, key, &view);
+		if (view.error == error)
 			return;
 		(void)usleep(200);
-	} while (clock_ns() < until);
-	fail_msg("it is not tried");
+	} while (view.state != QUEUE_NONE && clock_ns() < until);
+	fail_msg("state %d, error %d, not %d", view.state, view.error, error);
 }
 
 /*
@@ -384,7 +385,6 @@ static void test_a_replacement_that_exists_behind_another_route_did_not_succeed(
 		.index = routes.index,
 		.protocol = RTPROT_BOOT,
 	};
-	struct queue_view view;
 	struct fib_route is;
 
 	(void)state;
@@ -394,8 +394,7 @@ static void test_a_replacement_that_exists_behind_another_route_did_not_succeed(
 	assert_ok(request(route_put_msg(&ours, NLM_F_CREATE | NLM_F_REPLACE)));
 	assert_ok(request(route_put_msg(&other, NLM_F_CREATE))); /* before it */
 	put_record("172.16.0.82", 2);
-	wait_tried(&key, &view);
-	assert_int_equal(view.error, -EEXIST);
+	wait_failed(&key, -EEXIST);
 	fib_get(fib, &p, &is);
 	assert_int_equal(is.state, FIB_FOREIGN);
 	assert_int_equal(find_route("10.2.81.0/24", NULL), 2);
@@ -413,11 +412,59 @@ static void test_a_replacement_that_exists_behind_another_route_did_not_succeed(
 	other.protocol = PROTOCOL;
 	assert_ok(request(route_put_msg(&other, NLM_F_CREATE)));
 	put_record("172.16.0.82", 4);
-	wait_tried(&key, &view);
-	assert_int_equal(view.error, -EAGAIN);
+	wait_failed(&key, -EAGAIN);
 	assert_ok(request(route_delete_msg(&ours)));
 	wait_idle();
 	check_kernel();
+}
+
+static atomic_int no_memory_for; /* messages of this type */
+
+/* In the place of libnl's own. */
+struct nl_msg *nlmsg_alloc_simple(int type, int flags)
+{
+	struct nlmsghdr header = { .nlmsg_type = (uint16_t)type, .nlmsg_flags = (uint16_t)flags };
+
+	return type == no_memory_for ? NULL : nlmsg_inherit(&header);
+}
+
+/* A message that could not be made was counted as sent, and its answer taken for a success. */
+static void test_without_memory_for_a_message_the_key_comes_again(void **state)
+{
+	struct prefix p = prefix("10.2.81.0/24");
+	struct addr from = addr("172.16.0.81"), to = addr("172.16.0.82");
+	const struct key route = key_route(&p), hop = key_nexthop(&to);
+	const struct {
+		int type;
+		const char *gateway; /* that the record names from now on; NULL: it goes */
+		const struct key *key;
+	} steps[] = {
+		{ RTM_NEWNEXTHOP, "172.16.0.81", &route },
+		{ RTM_DELROUTE, NULL, &route },
+		{ RTM_NEWROUTE, "172.16.0.81", &route },
+		{ RTM_NEWROUTE, "172.16.0.82", &route },
+		{ RTM_DELROUTE, NULL, &route },
+		{ RTM_NEWROUTE, "172.16.0.82", &route },
+		{ RTM_DELNEXTHOP, "172.16.0.81", &hop },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < countof(steps); i++) {
+		const struct store_change gone = { .node = "n1", .order = i + 1 };
+
+		no_memory_for = steps[i].type;
+		if (steps[i].gateway)
+			put_record(steps[i].gateway, i + 1);
+		else
+			assert_ok(peers_apply(peers, &gone, &err));
+		wait_failed(steps[i].key, -ENOMEM);
+		no_memory_for = 0;
+		wait_idle();
+		check_kernel();
+	}
+	assert_int_equal(fib_nexthop_get(fib, &from), FIB_NEXTHOP_THERE);
+	assert_int_equal(fib_nexthop_get(fib, &to), FIB_NEXTHOP_ABSENT);
+	assert_int_equal(count_nexthops(PROTOCOL), 1);
 }
 
 int main(void)
@@ -428,6 +475,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			test_a_replacement_that_exists_behind_another_route_did_not_succeed, setup,
 			teardown),
+		cmocka_unit_test_setup_teardown(
+			test_without_memory_for_a_message_the_key_comes_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			test_a_nexthop_stays_under_a_route_behind_a_foreign_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_route_never_goes_with_a_nexthop_that_leaves,
