@@ -162,6 +162,19 @@ static int confirm(const struct attachment *a, struct err *err)
 	return r < 0 ? CNI_IO_FAILURE : 0;
 }
 
+/*
+ * The pod's first packet is not to be lost, nor the answer to it. The bridge follows its ports: it is
+ * the last one to have a carrier after the first pod's ADD.
+ */
+static int wait_for_carrier(const struct attachment *a, struct err *err)
+{
+	int r = link_wait_running(a->host, a->host_link.name, err);
+
+	if (r == 0)
+		r = link_wait_running(a->host, a->bridge.name, err);
+	return r < 0 ? CNI_KERNEL_REFUSED : 0;
+}
+
 static int attach(struct attachment *a, struct err *err)
 {
 	struct err undo = ERR_INIT;
@@ -173,6 +186,8 @@ static int attach(struct attachment *a, struct err *err)
 	if (r == 0)
 		r = configure_pod(&a->req->conf, &a->given, a->netns, a->wishes.has_mac,
 				  &a->pod_link, err);
+	if (r == 0 && !a->req->conf.disable_interface)
+		r = wait_for_carrier(a, err);
 	/*
 	 * The lease may have ended, or the node may have been drained, since the first look. From
 	 * here on the address is held, so whoever drains a node sees it.

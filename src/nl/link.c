@@ -5,8 +5,13 @@
 #include <linux/if_link.h>
 #include <linux/netconf.h>
 #include <netlink/attr.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
+
+#include "poplin/base/clock.h"
+
+#define RUNNING_NS (5 * NS_PER_S)
 
 int link_parse(const struct nlmsghdr *msg, struct link *ret)
 {
@@ -132,6 +137,22 @@ int link_index(struct netlink *nl, const char *name, unsigned *ret, struct err *
 		return err_errno(err, -errno, "link %s", name);
 	*ret = (unsigned)request.ifr_ifindex;
 	return 0;
+}
+
+int link_wait_running(struct netlink *nl, const char *name, struct err *err)
+{
+	int64_t deadline = clock_ns() + RUNNING_NS;
+	struct link link;
+
+	for (int pause_ms = 1;; pause_ms = pause_ms < 64 ? 2 * pause_ms : pause_ms) {
+		int r = link_get(nl, name, &link, err);
+
+		if (r < 0 || (link.flags & IFF_RUNNING))
+			return r;
+		if (clock_ns() > deadline)
+			return err_set(err, -ETIMEDOUT, "link %s has no carrier", name);
+		(void)poll(NULL, 0, pause_ms);
+	}
 }
 
 struct walk {

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a pod may send, by the frames that arrive: portIsolation and macspoofchk, and a pod's interface
-that is left to somebody else."""
+"""What a pod may send, by the frames that arrive: from the first one on, with portIsolation and
+macspoofchk, and by an interface that is left to somebody else."""
 import json
+import re
 import subprocess
 import time
 
 import pytest
 
-from cnilib import PLUGIN
+from cnilib import PLUGIN, Node
 from machine import is_root
 from test_cni_dropin import DEBIAN, ONE, Host
 from test_cni_keys import fine, host_ends, masqueraded
@@ -276,3 +277,23 @@ def test_the_pods_interface_is_left_down(host):
     answer = host.run("ADD", host.config("1.0.0", ipam=ONE, disableContainerInterface=True), "c1",
                       pod)
     assert answer.json["code"] == 7 and "'ipam'" in answer.json["msg"], answer
+
+
+def test_the_first_packet_after_add_is_not_lost():
+    """The kernel opens the host's end of a veth by work of its own, late where many are made. Whoever
+    asks for an address (ARP) before that, and is not heard, asks again after a second."""
+    add_and_ping = (f'"{PLUGIN}" >/dev/null && exec /usr/bin/nsenter --net="$CNI_NETNS" '
+                    "/bin/ping -n -c 1 -W 5 10.2.1.1")
+    with Node() as node:
+        pods = [node.pod() for _ in range(32)]
+        for turn in range(4):
+            node.prefix = ["/bin/sh", "-c", add_and_ping]
+            started = [node.start("ADD", node.config(), CONTAINERID=f"c{turn}-{i}", IFNAME="eth0",
+                                  NETNS=pod.path) for i, pod in enumerate(pods)]
+            for process in started:
+                output = b"".join(process.communicate(timeout=60)).decode()
+                took = re.search(r" time=([0-9.]+) ms", output)
+                assert took and float(took[1]) < 900, output
+            node.prefix = []
+            for i in range(len(pods)):
+                assert node.delete(f"c{turn}-{i}").code == 0

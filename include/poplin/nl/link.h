@@ -25,6 +25,13 @@ int link_get_index(struct netlink *nl, unsigned index, struct link *ret,
 		   struct err *err); /* -ENODEV */
 /* Only the index: not a message, and no waiting for the kernel's lock of all links. -ENODEV. */
 int link_index(struct netlink *nl, const char *name, unsigned *ret, struct err *err);
+/*
+ * Waits until the link carries packets. That a veth's other end came up is noticed by work of the
+ * kernel's own, which waits for its lock of all links; until then a packet sent to the link is lost
+ * (noop_qdisc), and a bridge has closed the port. From 6.8 on whoever asks for the link does that work
+ * (linkwatch_sync_dev() in rtnl_getlink()), so it is one message. -ENODEV, -ETIMEDOUT: 5 s passed.
+ */
+int link_wait_running(struct netlink *nl, const char *name, struct err *err);
 /* Reads a RTM_NEWLINK or RTM_DELLINK message. -EINVAL when it is none. */
 int link_parse(const struct nlmsghdr *msg, struct link *ret);
 
