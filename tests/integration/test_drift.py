@@ -282,8 +282,9 @@ def test_repairs_do_not_wait_for_a_store_that_keeps_a_list_waiting(make_cluster)
 def proto84(node):
     """What stands in the main table: sorted lists of destination, type, gateway and so on."""
     more = ("gateway", "metric", "tos", "metrics", "prefsrc")
-    return sorted([r["dst"], r.get("type", "unicast"), *(r.get(name) for name in more)]
-                  for r in node.ip_json(node.family, "-N", "route", "show", "proto", "84"))
+    return sorted(([r["dst"], r.get("type", "unicast"), *(r.get(name) for name in more)]
+                   for r in node.ip_json(node.family, "-N", "route", "show", "proto", "84")),
+                  key=str)  # None is not less than a text
 
 
 @pytest.mark.parametrize("pods", ["10.2.0.0/16", "fd00:2::/56"])
@@ -338,7 +339,7 @@ def test_routes_of_our_protocol_that_we_did_not_make_are_replaced_or_removed(mak
         ip("add", *stray)
     cluster.put("/poplin/nodes/late", record(late, second.address))
     first.start(ready=True)
-    expected = sorted([*expected, [late, *expected[0][1:]]])
+    expected = sorted([*expected, [late, *expected[0][1:]]], key=str)
     check("what was there at the start")
     assert {r["state"] for r in first.status("/status/routes")["routes"]} == {"installed"}
     assert first.metric('poplin_drift_repairs_total{kind="route"}') >= len(strays)
