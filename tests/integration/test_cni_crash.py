@@ -48,6 +48,7 @@ KINDS = ["first ADD", "ADD", "DEL", "guarded first ADD", "guarded DEL"]
 SAMPLED = ["dual first ADD", "drop-in first ADD", "drop-in DEL"]
 if WHOLE:
     SAMPLED += ["dual ADD", "dual DEL", "drop-in ADD"]
+ERRORS = [(3, "EIO"), (7, "ENOSPC")] + ([(5, "ENOMEM")] if WHOLE else [])
 GATEWAY6 = "fd00:2:0:1::1/64"
 
 
@@ -106,7 +107,7 @@ def test_killed_at_each_system_call(node, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS + SAMPLED)
-@pytest.mark.parametrize("number, error", [(3, "EIO"), (7, "ENOSPC")], ids=["EIO", "ENOSPC"])
+@pytest.mark.parametrize("number, error", ERRORS, ids=[error for _, error in ERRORS])
 def test_each_call_fails_in_turn(node, kind, number, error):
     """A failed ADD says so and leaves nothing, not even for DEL; a failed DEL can be repeated."""
     pod = node.pod()

@@ -12,7 +12,7 @@ import pytest
 
 from cnilib import Node, pod_links
 from cluster import wait_for
-from tracer import UNSANITIZED, WHOLE, Traced, record, stop_at
+from tracer import UNSANITIZED, WHOLE, Traced, record, stop_at, traced
 
 pytestmark = UNSANITIZED
 KEYS = {"ipMasq": True, "macspoofchk": True}
@@ -137,3 +137,43 @@ def test_what_an_add_left_that_was_killed_goes_at_once(node):
     answer = node.run("GC", gc_config(node))
     assert answer.code == 0, answer
     assert_only_kept(node, pod)
+
+
+def test_gc_is_killed(node):
+    """At each of its calls: what it was about to remove is found by a DEL, and by the next GC."""
+    gone = node.pod()
+    assert node.add("kept", node.pod()).code == 0
+    assert node.add("gone", gone).code == 0
+    calls = record(node, "GC", conf=gc_config(node))
+    killed = 0
+    for i, call in enumerate(sample(calls, 16)):
+        assert node.add("gone", gone).code == 0
+        code, _, _ = traced(node, ["-e", f"inject={call[0]}:signal=KILL:when={call[1]}"], "GC",
+                            conf=gc_config(node))
+        killed += code != 0
+        answer = node.run("GC", gc_config(node)) if i % 2 else node.delete("gone")
+        assert answer.code == 0, (call, answer)
+        assert_only_kept(node, gone)
+    assert killed >= 0.8 * len(sample(calls, 16)), killed
+
+
+@pytest.mark.parametrize("error", ["EIO", "ENOMEM"])
+def test_each_call_of_a_gc_fails_in_turn(node, error):
+    """It says so, or has done all; never does it touch what is valid, and it can be repeated."""
+    gone = node.pod()
+    assert node.add("kept", node.pod()).code == 0
+    assert node.add("gone", gone).code == 0
+    calls = record(node, "GC", conf=gc_config(node))
+    failed = 0
+    for name, number in sample([call for call in calls if call[0] != "exit_group"], 12):
+        assert node.add("gone", gone).code == 0
+        code, out, _ = traced(node, ["-e", f"inject={name}:error={error}:when={number}"], "GC",
+                              conf=gc_config(node))
+        where = (name, number, code, out)
+        assert code in (0, 1), where
+        failed += code
+        if code:
+            assert name == "write" or json.loads(out)["code"] > 0, where
+            assert node.run("GC", gc_config(node)).code == 0, where
+        assert_only_kept(node, gone)
+    assert failed > 0
