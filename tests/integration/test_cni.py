@@ -291,6 +291,28 @@ def test_a_full_subnet():
         assert result["ips"][0]["address"] == "10.2.1.5/29"
 
 
+def test_a_state_that_cannot_be_written(node):
+    """On a disk that was mounted read-only: nothing is given, nothing is taken for free."""
+    pod, other = node.pod(), node.pod()
+    result = assert_fine(node.add("c1", pod))
+    ipam = node.folder / "ipam"
+    node.prefix = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c",
+                   f'/bin/mount --bind {ipam} {ipam} && /bin/mount -o remount,bind,ro {ipam} && '
+                   'exec "$0"']
+    assert_error(node.add("c2", other), 5, str(ipam), "Read-only")
+    assert pod_links(other) == []
+    assert_silent(node.run("CHECK", node.config(prevResult=result), CONTAINERID="c1", IFNAME="eth0",
+                           NETNS=pod.path))
+    assert_error(node.delete("c1"), 5, str(ipam), "Read-only")
+    assert node.held() == {"10.2.1.2": "c1:eth0"}
+    node.prefix = []
+    result = assert_fine(node.add("c2", other))
+    assert result["ips"][0]["address"] == "10.2.1.3/24"
+    for name in "c1", "c2":
+        assert_silent(node.delete(name))
+    node.assert_empty()
+
+
 def test_a_result_that_cannot_be_written(node):
     """A runtime that is gone never learns of the address, and would never give it back."""
     pod = node.pod()
