@@ -110,15 +110,18 @@ int ipam_release(const struct ipam_pool *pool, const struct ipam_owner *owner, s
 
 /* -- what was left behind -------------------------------------------------------------- */
 
-static bool is_named_by(const struct ledger *l, const char *owner, const struct addr *a)
+/* 1 or 0. Negative errno: the disk does not tell, and the address may well be a pod's. */
+static int is_named_by(const struct ledger *l, const char *owner, const struct addr *a)
 {
 	struct addr named[IPAM_SETS_MAX];
-	int n = ledger_read_attachment(l, owner, named);
+	int n = strchr(owner, '/') ? -EINVAL : ledger_read_attachment(l, owner, named);
 
+	if (n < 0)
+		return n == -ENOENT || n == -EINVAL ? 0 : n;
 	for (int i = 0; i < n; i++)
 		if (addr_cmp(&named[i], a) == 0)
-			return true;
-	return false;
+			return 1;
+	return 0;
 }
 
 DEFINE_AUTO(DIR *, closedir)
@@ -143,10 +146,13 @@ int ipam_release_orphans(const char *dir, struct err *err)
 
 		/* What is no link is not ours, and stays. */
 		if (addr_parse(entry->d_name, &a, NULL) < 0 ||
-		    ledger_read_link(l.addresses, entry->d_name, owner, sizeof(owner)) < 0 ||
-		    is_named_by(&l, owner, &a))
+		    ledger_read_link(l.addresses, entry->d_name, owner, sizeof(owner)) < 0)
 			continue;
-		r = ledger_remove_link(l.addresses, entry->d_name);
+		r = is_named_by(&l, owner, &a);
+		if (r > 0)
+			continue;
+		if (r == 0)
+			r = ledger_remove_link(l.addresses, entry->d_name);
 		if (r < 0)
 			return err_errno(err, r, "%s: release %s", dir, entry->d_name);
 		n++;
