@@ -28,10 +28,11 @@ def requests(node, command, pod):
 
 def test_an_add_makes_its_link_at_once_and_configures_it_at_once(node):
     """Three sends: what the bridge is like, the link, and the batch inside of the pod (which strace
-    does not decode there)."""
+    does not decode there). Then the carrier is asked for, until it is there."""
     pod = node.pod()
-    (one, bridge), (_, link), (many, _) = requests(node, "ADD", pod)
+    (one, bridge), (_, link), (many, _), *carrier = requests(node, "ADD", pod)
     assert one == 1 and "RTM_GETLINK" in bridge
+    assert len(carrier) >= 2 and all(n == 1 and "RTM_GETLINK" in text for n, text in carrier)
     assert link.count("RTM_NEWLINK") == 3, link  # the pair, and two about the host's end
     assert many == 4  # lo and the interface up, address, route
     (name,) = node.links()
