@@ -280,7 +280,8 @@ static void look_up_standing(struct worker *worker)
 	for (size_t i = 0; i < w->nops; i++) {
 		const struct prefix *prefix = &w->items[w->ops[i].item].key.prefix;
 
-		if (w->ops[i].kind > OP_REPLACE || w->ops[i].result != -EEXIST)
+		if ((w->ops[i].kind != OP_ADD && w->ops[i].kind != OP_REPLACE) ||
+		    w->ops[i].result != -EEXIST)
 			continue;
 		s.prefixes[s.count++] = *prefix;
 		families[prefix->addr.family == AF_INET6] = true;

@@ -12,9 +12,13 @@
 #include "bridge.h"
 #include "configure.h"
 #include "masq.h"
+#include "poplin/base/clock.h"
 #include "poplin/model/pod.h"
 #include "result.h"
 #include "spoof.h"
+
+#define OPEN_NS	       (5 * NS_PER_S)
+#define BRIDGE_OPEN_NS (100 * NS_PER_MS)
 
 struct attachment {
 	const struct request *req;
@@ -77,6 +81,22 @@ static int make_veth(struct attachment *a, struct err *err)
 	return r < 0 ? CNI_KERNEL_REFUSED : 0;
 }
 
+/*
+ * A GC of a runtime that does not know of this ADD yet, and the agent (ipam_collect()) of one that was
+ * stopped for long, take back what it makes: that is no pod then, and the runtime must be told.
+ */
+static int confirm(const struct attachment *a, struct err *err)
+{
+	const struct netconf_ipam *ipam = &a->req->conf.ipam;
+	int r = ipam->kind == NETCONF_IPAM_OWN ? ipam_confirm(ipam->pool.dir, &a->req->owner, err)
+					       : 0;
+
+	if (r == -ENOENT)
+		return err_set(err, CNI_TRY_AGAIN_LATER,
+			       "the address was taken back while the pod was attached");
+	return r < 0 ? CNI_IO_FAILURE : 0;
+}
+
 static int prepare_host(struct attachment *a, struct err *err)
 {
 	const struct request *req = a->req;
@@ -91,7 +111,8 @@ static int prepare_host(struct attachment *a, struct err *err)
 		r = spoof_add(&req->conf, &req->owner, a->pod_link.mac, err);
 	if (r == 0)
 		r = make_veth(a, err);
-	return r;
+	/* The pod is not given what was taken back before its link was there to be seen. */
+	return r ? r : confirm(a, err);
 }
 
 static int print(const struct attachment *a, struct err *err)
@@ -147,32 +168,16 @@ static int check_unattached(const struct attachment *a, struct err *err)
 }
 
 /*
- * A GC of a runtime that does not know of this ADD yet, and the agent (ipam_collect()) of one that was
- * stopped for long, take back what it makes: that is no pod then, and the runtime must be told.
+ * The pod's first packet is not to be lost, nor the answer to it. The bridge follows its ports: it opens
+ * last after the first pod's ADD. One with STP may take half a minute for that, and nobody waits for it.
  */
-static int confirm(const struct attachment *a, struct err *err)
+static int wait_until_open(const struct attachment *a, struct err *err)
 {
-	const struct netconf_ipam *ipam = &a->req->conf.ipam;
-	int r = ipam->kind == NETCONF_IPAM_OWN ? ipam_confirm(ipam->pool.dir, &a->req->owner, err)
-					       : 0;
-
-	if (r == -ENOENT)
-		return err_set(err, CNI_TRY_AGAIN_LATER,
-			       "the address was taken back while the pod was attached");
-	return r < 0 ? CNI_IO_FAILURE : 0;
-}
-
-/*
- * The pod's first packet is not to be lost, nor the answer to it. The bridge follows its ports: it is
- * the last one to have a carrier after the first pod's ADD.
- */
-static int wait_for_carrier(const struct attachment *a, struct err *err)
-{
-	int r = link_wait_running(a->host, a->host_link.name, err);
-
-	if (r == 0)
-		r = link_wait_running(a->host, a->bridge.name, err);
-	return r < 0 ? CNI_KERNEL_REFUSED : 0;
+	if (link_wait_open(a->host, a->host_link.name, OPEN_NS, err) < 0)
+		return CNI_KERNEL_REFUSED;
+	if (!a->bridge.open)
+		(void)link_wait_open(a->host, a->bridge.name, BRIDGE_OPEN_NS, NULL);
+	return 0;
 }
 
 static int attach(struct attachment *a, struct err *err)
@@ -187,7 +192,7 @@ static int attach(struct attachment *a, struct err *err)
 		r = configure_pod(&a->req->conf, &a->given, a->netns, a->wishes.has_mac,
 				  &a->pod_link, err);
 	if (r == 0 && !a->req->conf.disable_interface)
-		r = wait_for_carrier(a, err);
+		r = wait_until_open(a, err);
 	/*
 	 * The lease may have ended, or the node may have been drained, since the first look. From
 	 * here on the address is held, so whoever drains a node sees it.

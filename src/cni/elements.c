@@ -223,7 +223,7 @@ static void forget(void *arg)
 
 static int drop_valid(struct pod_search *s, struct err *err)
 {
-	const json_t *valid = gc_valid_links(s->gc, err);
+	const json_t *valid = gc_settle_links(s->gc, err);
 	size_t kept = 0;
 
 	if (!valid)

@@ -120,7 +120,7 @@ static int sort_attachment(const struct addr *addr, const char *container, const
 	return r < 0 ? err_errno(l->err, r, "collect") : 0;
 }
 
-const json_t *gc_valid_links(struct collection *c, struct err *err)
+const json_t *gc_settle_links(struct collection *c, struct err *err)
 {
 	const struct netconf_ipam *ipam = &c->req->conf.ipam;
 	struct looking looking = { c, err };
@@ -173,7 +173,7 @@ static int collect_addresses(struct collection *c, struct err *err)
 		return delegate_run(c->req, ipam->type, "GC", NULL, err);
 	if (ipam->kind == NETCONF_IPAM_NONE)
 		return 0;
-	if (!gc_valid_links(c, err))
+	if (!gc_settle_links(c, err))
 		return CNI_IO_FAILURE;
 	if (ipam_foreach_reserved(&ipam->pool, note_reserved, &looking, err) < 0)
 		first = CNI_IO_FAILURE;
@@ -210,7 +210,7 @@ static int collect_links(struct collection *c, struct err *err)
 
 	if (link_foreach(c->nl, 0, note_link, c, err) < 0)
 		return CNI_KERNEL_REFUSED;
-	valid = gc_valid_links(c, err);
+	valid = gc_settle_links(c, err);
 	if (!valid)
 		return CNI_IO_FAILURE;
 	json_object_foreach (c->links, name, index) {

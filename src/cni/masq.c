@@ -230,7 +230,7 @@ int masq_remove(struct netlink *nl, const struct netconf *conf, const struct ipa
 	if (conf->ipam.kind == NETCONF_IPAM_OWN)
 		n = ipam_lookup(&conf->ipam.pool, owner, held, err);
 	if (n != -ENOENT)
-		return n < 0 ? err_wrap(err, CNI_KERNEL_REFUSED, "'ipMasq'")
+		return n < 0 ? err_wrap(err, CNI_IO_FAILURE, "'ipMasq'")
 			     : remove_held(nl, held, n, err);
 	/* Another plugin's, or taken back (ipam_condemn()) before its rule was made. */
 	pod_comment(conf, owner, comment);

@@ -63,7 +63,8 @@ static int clear_folder(const struct ledger *l, const char *name)
 
 /*
  * The link goes last: whoever is killed in between leaves the rest to the next. On a full disk there is
- * none, which must not keep anybody from releasing.
+ * none, which must not keep anybody from releasing; after a boot before the next try what is held
+ * then stays held, until a GC.
  */
 int boot_begin(const struct ledger *l)
 {

@@ -2,6 +2,7 @@
 #include "poplin/nl/link.h"
 
 #include <errno.h>
+#include <linux/if.h>
 #include <linux/if_link.h>
 #include <linux/netconf.h>
 #include <netlink/attr.h>
@@ -11,14 +12,12 @@
 
 #include "poplin/base/clock.h"
 
-#define RUNNING_NS (5 * NS_PER_S)
-
 int link_parse(const struct nlmsghdr *msg, struct link *ret)
 {
 	static const struct nla_policy policy[IFLA_MAX + 1] = {
 		[IFLA_IFNAME] = { .type = NLA_STRING },	  [IFLA_MTU] = { .type = NLA_U32 },
 		[IFLA_MASTER] = { .type = NLA_U32 },	  [IFLA_GROUP] = { .type = NLA_U32 },
-		[IFLA_LINKINFO] = { .type = NLA_NESTED },
+		[IFLA_LINKINFO] = { .type = NLA_NESTED }, [IFLA_OPERSTATE] = { .type = NLA_U8 },
 	};
 	struct nlattr *attrs[IFLA_MAX + 1], *info[IFLA_INFO_MAX + 1];
 	const struct ifinfomsg *body;
@@ -32,6 +31,7 @@ int link_parse(const struct nlmsghdr *msg, struct link *ret)
 	/* Bridges tell of their ports in a family of their own, which is no change of a link. */
 	if (body->ifi_family != AF_UNSPEC)
 		return -EINVAL;
+	l.open = attrs[IFLA_OPERSTATE] && nla_get_u8(attrs[IFLA_OPERSTATE]) == IF_OPER_UP;
 	l.index = (unsigned)body->ifi_index;
 	l.flags = body->ifi_flags;
 	nla_strlcpy(l.name, attrs[IFLA_IFNAME], sizeof(l.name));
@@ -139,15 +139,15 @@ int link_index(struct netlink *nl, const char *name, unsigned *ret, struct err *
 	return 0;
 }
 
-int link_wait_running(struct netlink *nl, const char *name, struct err *err)
+int link_wait_open(struct netlink *nl, const char *name, int64_t timeout_ns, struct err *err)
 {
-	int64_t deadline = clock_ns() + RUNNING_NS;
+	int64_t deadline = clock_ns() + timeout_ns;
 	struct link link;
 
 	for (int pause_ms = 1;; pause_ms = pause_ms < 64 ? 2 * pause_ms : pause_ms) {
 		int r = link_get(nl, name, &link, err);
 
-		if (r < 0 || (link.flags & IFF_RUNNING))
+		if (r < 0 || link.open)
 			return r;
 		if (clock_ns() > deadline)
 			return err_set(err, -ETIMEDOUT, "link %s has no carrier", name);

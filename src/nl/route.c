@@ -105,10 +105,12 @@ struct nl_msg *route_delete_told_msg(const struct nlmsghdr *told)
 	if (!msg || !nlmsg_put(msg, 0, 0, RTM_DELROUTE, 0, 0) ||
 	    nlmsg_append(msg, &body, sizeof(body), NLMSG_ALIGNTO) < 0)
 		goto fail;
-	nlmsg_for_each_attr(attr, from, sizeof(body),
-			    left) if (!(by_id && is_way(nla_type(attr))) &&
-				      nla_put(msg, attr->nla_type, nla_len(attr), nla_data(attr)) <
-					      0) goto fail;
+	nlmsg_for_each_attr (attr, from, sizeof(body), left) {
+		if (by_id && is_way(nla_type(attr)))
+			continue;
+		if (nla_put(msg, attr->nla_type, nla_len(attr), nla_data(attr)) < 0)
+			goto fail;
+	}
 	return msg;
 fail:
 	nlmsg_free(msg);

@@ -297,3 +297,14 @@ def test_the_first_packet_after_add_is_not_lost():
             node.prefix = []
             for i in range(len(pods)):
                 assert node.delete(f"c{turn}-{i}").code == 0
+
+
+def test_a_bridge_with_stp_is_not_waited_for():
+    """It has no carrier before a port of it went through listening and learning: 30 s by default."""
+    with Node() as node:
+        node.netns.ip("link", "set", node.bridge, "type", "bridge", "stp_state", "1")
+        began = time.monotonic()
+        assert node.add("c0", node.pod()).code == 0
+        assert time.monotonic() - began < 4
+        (bridge,) = node.netns.ip("-json", "link", "show", "dev", node.bridge)
+        assert "NO-CARRIER" in bridge["flags"], bridge

@@ -288,7 +288,7 @@ def test_a_shorter_ttl_shortens_the_promise_first(make_cluster):
 
 def test_what_a_restored_store_gives_to_an_earlier_holder_is_not_used(make_cluster):
     """All four subnets are held, so that the one that is given back goes to the node that asks next."""
-    cluster = make_cluster(members=3, LEASE_TTL=10, IP_SUBNET="10.2.0.0/27", IP_SUBNET_MARGIN=2)
+    cluster = make_cluster(members=3, LEASE_TTL=20, IP_SUBNET="10.2.0.0/27", IP_SUBNET_MARGIN=2)
     first, *others = cluster.start_nodes(4)
     subnet = first.subnet
     cluster.etcdctl("snapshot", "save", cluster.dir / "snapshot")
@@ -302,13 +302,13 @@ def test_what_a_restored_store_gives_to_an_earlier_holder_is_not_used(make_clust
     stopped = boot_ns()
     cluster.restore_etcd(cluster.dir / "snapshot")
     # No promise outlives the store that it was made by for longer than a lease.
-    assert state(heir)["leaseDeadlineBootNs"] < stopped + 10e9
+    assert state(heir)["leaseDeadlineBootNs"] < stopped + 20e9
     wait_for(lambda: state(heir)["leaseDeadlineBootNs"] == 0, "it to be noticed", 8)
     refused(heir, "mid")
     for node in others:
         wait_for(lambda n=node: n.routes().get(subnet) == first.address, "what etcd says now", 8)
     # Nobody renews that record.
-    wait_for(lambda: state(heir)["leaseDeadlineBootNs"] > boot_ns(), "the claim", 40)
+    wait_for(lambda: state(heir)["leaseDeadlineBootNs"] > boot_ns(), "the claim", 60)
     assert state(heir)["subnet"] == subnet
     heir.pod("late")
     for node in others:

@@ -211,13 +211,13 @@ def test_a_storm_on_the_bridge_costs_the_main_thread_a_share(make_cluster, kind)
         share = (main_seconds(node) - before) / (time.monotonic() - start)
         checks = node.metric("poplin_node_checks_total") - checks
         # What else runs on the machine may hold some up, but none waits for a timer.
-        assert sorted(taken)[3] < (0.03 if sanitized() else 0.01) and max(taken) < 0.2, taken
+        assert sorted(taken)[3] < (0.03 if sanitized() else 0.01) and max(taken) < 1, taken
         assert share < 0.2, share  # a tenth, after a tenth of a second at once
-        assert checks * 5 < events, (checks, events)
+        assert checks * 2 < events, (checks, events)
         # And the last event is not forgotten.
         wait_for(lambda: "UP" in node.ip_json("link", "show", "poplin0")[0]["flags"], "the bridge")
         assert run("ip", "netns", "exec", node.namespace, "cat",
                    "/proc/sys/net/ipv4/conf/poplin0/forwarding") == "1\n"
-        wait_for(lambda: repair() < 0.01, "a quick repair after it", 10)
+        wait_for(lambda: repair() < (0.03 if sanitized() else 0.01), "a quick repair after it", 10)
     finally:
         watch.close()

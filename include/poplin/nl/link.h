@@ -18,6 +18,7 @@ struct link {
 	uint8_t mac[6];
 	char name[IFNAMSIZ];
 	char kind[16]; /* "bridge", "veth", ... or "" */
+	bool open;     /* carries packets: IF_OPER_UP, which IFF_RUNNING is not (netif_oper_up) */
 };
 
 int link_get(struct netlink *nl, const char *name, struct link *ret, struct err *err); /* -ENODEV */
@@ -26,12 +27,12 @@ int link_get_index(struct netlink *nl, unsigned index, struct link *ret,
 /* Only the index: not a message, and no waiting for the kernel's lock of all links. -ENODEV. */
 int link_index(struct netlink *nl, const char *name, unsigned *ret, struct err *err);
 /*
- * Waits until the link carries packets. That a veth's other end came up is noticed by work of the
- * kernel's own, which waits for its lock of all links; until then a packet sent to the link is lost
- * (noop_qdisc), and a bridge has closed the port. From 6.8 on whoever asks for the link does that work
- * (linkwatch_sync_dev() in rtnl_getlink()), so it is one message. -ENODEV, -ETIMEDOUT: 5 s passed.
+ * Waits until the link is open. That a veth's other end came up is noticed by work of the kernel's own,
+ * which waits for its lock of all links; until then a packet sent to the link is lost (noop_qdisc), and
+ * a bridge has closed the port. From 6.8 on whoever asks for the link does that work
+ * (linkwatch_sync_dev() in rtnl_getlink()), so it is one message. -ENODEV, -ETIMEDOUT.
  */
-int link_wait_running(struct netlink *nl, const char *name, struct err *err);
+int link_wait_open(struct netlink *nl, const char *name, int64_t timeout_ns, struct err *err);
 /* Reads a RTM_NEWLINK or RTM_DELLINK message. -EINVAL when it is none. */
 int link_parse(const struct nlmsghdr *msg, struct link *ret);
 
