@@ -216,8 +216,8 @@ def test_a_storm_on_the_bridge_costs_the_main_thread_a_share(make_cluster, kind)
         assert checks * 2 < events, (checks, events)
         # And the last event is not forgotten.
         wait_for(lambda: "UP" in node.ip_json("link", "show", "poplin0")[0]["flags"], "the bridge")
-        assert run("ip", "netns", "exec", node.namespace, "cat",
-                   "/proc/sys/net/ipv4/conf/poplin0/forwarding") == "1\n"
+        wait_for(lambda: run("ip", "netns", "exec", node.namespace, "cat",
+                             "/proc/sys/net/ipv4/conf/poplin0/forwarding") == "1\n", "forwarding")
         wait_for(lambda: repair() < (0.03 if sanitized() else 0.01), "a quick repair after it", 10)
     finally:
         watch.close()
