@@ -150,7 +150,9 @@ int link_wait_open(struct netlink *nl, const char *name, int64_t timeout_ns, str
 		if (r < 0 || link.open)
 			return r;
 		if (clock_ns() > deadline)
-			return err_set(err, -ETIMEDOUT, "link %s has no carrier", name);
+			return err_set(err, -ETIMEDOUT,
+				       "link %s: no carrier within %d ms, so no packet passes it",
+				       name, (int)(timeout_ns / NS_PER_MS));
 		(void)poll(NULL, 0, pause_ms);
 	}
 }

@@ -5,6 +5,7 @@
 #include <linux/nexthop.h>
 
 #include "netns.h"
+#include "poplin/base/clock.h"
 
 static const uint8_t mac[6] = { 0x02, 0x70, 10, 2, 1, 7 };
 
@@ -147,6 +148,28 @@ static int note_name(const struct link *link, void *arg)
 static int refuse(const struct link *link, void *arg)
 {
 	return -ECANCELED;
+}
+
+/* It is up long before it carries packets: when its other end is, too. */
+static void test_an_end_alone_is_not_open(void **state)
+{
+	auto_close int here = netns_here();
+	const struct link_veth veth = { .host_name = "host0",
+					.peer_name = "eth0",
+					.peer_netns = here };
+	struct link peer;
+
+	(void)state;
+	assert_ok(link_veth_create(nl, &veth, &err));
+	assert_true(get_link("host0").flags & IFF_UP);
+	assert_false(get_link("host0").open);
+	assert_int_equal(link_wait_open(nl, "host0", 20 * NS_PER_MS, &err), -ETIMEDOUT);
+	assert_non_null(strstr(err.text, "host0"));
+	peer = get_link("eth0");
+	assert_ok(link_set(nl, peer.index, &peer, LINK_UP, &err));
+	assert_ok(link_wait_open(nl, "host0", 5 * NS_PER_S, &err));
+	assert_true(get_link("host0").open);
+	assert_int_equal(link_wait_open(nl, "gone0", NS_PER_S, &err), -ENODEV);
 }
 
 static void test_look_up(void **state)
@@ -356,6 +379,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		netns_test(test_veth_into_netns),
 		netns_test(test_veth_leaves_nothing),
+		netns_test(test_an_end_alone_is_not_open),
 		netns_test(test_look_up),
 		netns_test(test_set),
 		netns_test(test_addresses),
