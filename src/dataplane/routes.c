@@ -123,21 +123,22 @@ struct removal {
 };
 
 /* A route without the flags, which tell of its state and may change while all are told. */
-static int remember(struct buf *told, const struct nlmsghdr *msg)
+static int remember(struct buf *told, const struct nlmsghdr *msg, struct err *err)
 {
 	buf_reset(told);
 	if (buf_add(told, nlmsg_data(msg), (size_t)nlmsg_datalen(msg)) < 0)
-		return -ENOMEM;
+		return err_errno(err, -ENOMEM, "remember a route");
 	((struct rtmsg *)told->data)->rtm_flags = 0;
 	return 0;
 }
 
 /* An IPv4 dump tells of a route twice when one is put before it meanwhile. */
-static int is_another(const struct buf *before, const struct nlmsghdr *msg, bool *ret)
+static int is_another(const struct buf *before, const struct nlmsghdr *msg, bool *ret,
+		      struct err *err)
 {
 	auto_buf struct buf now = BUF_INIT;
 
-	if (remember(&now, msg) < 0)
+	if (remember(&now, msg, err) < 0)
 		return -ENOMEM;
 	*ret = now.len != before->len || memcmp(now.data, before->data, now.len) != 0;
 	return 0;
@@ -151,9 +152,9 @@ static int note_route(const struct route *r, const struct nlmsghdr *told, void *
 	if (removal->strays && !routes_is_stray(removal->config, r)) {
 		if (prefix_cmp(&removal->last, &r->dst) != 0) {
 			removal->last = r->dst;
-			return remember(&removal->last_told, told);
+			return remember(&removal->last_told, told, removal->err);
 		}
-		if (is_another(&removal->last_told, told, &removed) < 0)
+		if (is_another(&removal->last_told, told, &removed, removal->err) < 0)
 			return -ENOMEM;
 	}
 	/* By all that it says: of two in one place a deletion may mean either. */
