@@ -210,20 +210,26 @@ static int check_unique(const struct addr *addr, const char *container, const ch
 	return 0;
 }
 
-static void test_concurrent(void **state)
+static void allocate_side_by_side(const struct ipam_pool *pool)
 {
-	const struct fixture *f = *state;
-	const struct ipam_pool pool = pool_of(f, "10.2.1.0/24");
-	bool seen[256] = { false };
 	pid_t pids[PROCESSES];
 
 	for (unsigned i = 0; i < PROCESSES; i++) {
 		pids[i] = fork();
 		assert_true(pids[i] >= 0);
 		if (pids[i] == 0)
-			_exit(allocate_many(&pool, i));
+			_exit(allocate_many(pool, i));
 	}
 	reap(pids, PROCESSES);
+}
+
+static void test_concurrent(void **state)
+{
+	const struct fixture *f = *state;
+	const struct ipam_pool pool = pool_of(f, "10.2.1.0/24");
+	bool seen[256] = { false };
+
+	allocate_side_by_side(&pool);
 	assert_int_equal(count_complete(f), PROCESSES * ROUNDS);
 	assert_int_equal(count_attachments(f), PROCESSES * ROUNDS);
 	/* By attachment: two that name one address would show here, and one of them not above. */
@@ -237,15 +243,7 @@ static void test_race_for_folders(void **state)
 	const struct ipam_pool pool = pool_of(f, "10.2.1.0/24");
 
 	for (unsigned round = 0; round < 40; round++) {
-		pid_t pids[PROCESSES];
-
-		for (unsigned i = 0; i < PROCESSES; i++) {
-			pids[i] = fork();
-			assert_true(pids[i] >= 0);
-			if (pids[i] == 0)
-				_exit(allocate_many(&pool, i));
-		}
-		reap(pids, PROCESSES);
+		allocate_side_by_side(&pool);
 		assert_int_equal(count_complete(f), PROCESSES * ROUNDS);
 		assert_int_equal(file_remove_tree(f->dir, NULL), 0);
 	}
